@@ -1,0 +1,45 @@
+"""Context compression for RAG: the fewest tokens that still hold the answer, every character traceable."""
+
+from ctxcomp.caching import Cached
+from ctxcomp.compose import Chain, FallbackToInput
+from ctxcomp.compressor import Compressor, Selector
+from ctxcomp.counting import TokenCounter, resolve_counter
+from ctxcomp.errors import (
+    BudgetError,
+    CacheError,
+    CtxcompError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    UnknownMethodError,
+)
+from ctxcomp.registry import load, methods
+from ctxcomp.types import Budget, Compressed, CompressedText, Passage, Request, Span, Stats
+from ctxcomp.version import __version__
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "CacheError",
+    "Cached",
+    "Chain",
+    "Compressed",
+    "CompressedText",
+    "Compressor",
+    "CtxcompError",
+    "FallbackToInput",
+    "InputError",
+    "MissingDependencyError",
+    "ModelError",
+    "Passage",
+    "Request",
+    "Selector",
+    "Span",
+    "Stats",
+    "TokenCounter",
+    "UnknownMethodError",
+    "__version__",
+    "load",
+    "methods",
+    "resolve_counter",
+]

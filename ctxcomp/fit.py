@@ -1,0 +1,333 @@
+"""The packer: one budget shared out across all units of all passages, never exceeded.
+
+Units are taken in the order of their worth while their token counts add up to the budget. Token counts do not add
+up across joins (BPE merges, separators, headers, elision marks), so the text is then put together and counted, and
+units are dropped or added until the count is at or under the budget and no further unit fits. The last thing that
+happens is always a count of exactly the text that is returned.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctxcomp.candidates import Candidates
+from ctxcomp.counting import TokenCounter
+from ctxcomp.errors import BudgetError, InputError
+from ctxcomp.render import Layout, assemble_bodies, header_of, render, spans_of
+from ctxcomp.types import Span
+
+Mask = NDArray[np.bool_]
+
+PROTECT_PATTERNS = {"digits": r"\d", "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|„[^“\n]+“|「[^」\n]+」"}
+"""Named patterns that ``protect`` takes besides regular expressions."""
+
+RECOUNT_TOKENS = 200_000
+"""The search for further units that fit ends when this many tokens, or six budgets, were counted (about 0.1 s)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Layout):
+    r"""How the budget is shared out.
+
+    Parameters
+    ----------
+    allocate: "global", where the best units win wherever they are, or "passage", where each passage keeps the same
+        share of its tokens.
+    per_token: order units by score / tokens instead of score: for methods whose score grows with length.
+    min_score: units that score lower are left out even if they would fit.
+    floor_tokens: each passage's best units, until they reach this many tokens, go before all others.
+    cap_tokens: at most this many tokens of each passage (by the sum of its units' counts).
+    protect: regular expressions, or "digits", "quotes"; a unit that holds a match is kept, whatever its score. So
+        is one that overlaps a ``[start, end]`` pair of ``Passage.metadata["protect"]``.
+    fill: after the first unit that does not fit, go on with later ones that do.
+    """
+
+    allocate: Literal["global", "passage"] = "global"
+    per_token: bool = False
+    min_score: float | None = None
+    floor_tokens: int = 0
+    cap_tokens: int | None = None
+    protect: tuple[str, ...] = ()
+    fill: bool = True
+
+    def __post_init__(self) -> None:
+        Layout.__post_init__(self)
+        for name in ("floor_tokens", "cap_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} must be 0 or more, got {value}")
+        protection(self.protected_patterns)
+
+    @property
+    def protected_patterns(self) -> tuple[str, ...]:
+        """The patterns whose matches are kept; methods add their own."""
+        return self.protect
+
+    def refine(self, units: Candidates, kept: Mask) -> Mask:
+        """A last look at what was chosen; a method may drop units from it."""
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was kept: the assembled text, its spans, what is left of each passage, and its token count."""
+
+    text: str
+    spans: tuple[Span, ...]
+    passage_texts: tuple[str, ...]
+    tokens: int
+
+
+def protection(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    """The patterns as one; None if there are none.
+
+    Raises
+    ------
+    InputError: a pattern is not a regular expression, or matches the empty text.
+    """
+    if isinstance(patterns, str):
+        raise InputError(f"protect must be a tuple of patterns, got the str {patterns!r}: write ({patterns!r},)")
+    for pattern in patterns:
+        try:
+            empty = re.compile(PROTECT_PATTERNS.get(pattern, pattern)).match("")
+        except re.error as error:
+            known = ", ".join(PROTECT_PATTERNS)
+            raise InputError(f"protect: {pattern!r} is neither {known} nor a regular expression ({error})") from None
+        if empty:
+            raise InputError(f"protect: {pattern!r} matches the empty text, so it would protect everything")
+    return re.compile("|".join(f"(?:{PROTECT_PATTERNS.get(p, p)})" for p in patterns)) if patterns else None
+
+
+def fit(
+    units: Candidates,
+    scores: NDArray[np.float64],
+    budget_tokens: int,
+    counter: TokenCounter,
+    options: FitOptions,
+    groups: NDArray[np.int64] | None = None,
+) -> Fitted:
+    """Choose the units that are worth most and fit.
+
+    Parameters
+    ----------
+    scores: ``[n]``, finite; higher is kept. Ties go to the earlier unit.
+    budget_tokens: the assembled text, headers and marks included, has at most this many.
+    groups: int64 ``[n]``, overrides ``options.allocate``: each group keeps the same share of its tokens.
+
+    Raises
+    ------
+    BudgetError: the protected units alone do not fit.
+    """
+    costs = _costs(units, counter)
+    forced = _protected(units, protection(options.protected_patterns))
+    order = _order(units, scores, costs, forced, options, groups)
+    kept = _Packing(units, costs, forced, order, budget_tokens, counter, options).settle()
+    if not kept.any() and budget_tokens > 0 and len(order):
+        return _cut(units, int(order[0]), float(scores[order[0]]), budget_tokens, counter, options)
+    refined = options.refine(units, kept)
+    rendered = render(units, refined, options)
+    tokens = counter.count(rendered.text)
+    if tokens > budget_tokens:  # a unit less can be an elision mark more
+        refined, rendered = kept, render(units, kept, options)
+        tokens = counter.count(rendered.text)
+    return Fitted(rendered.text, spans_of(units, refined, scores), rendered.passage_texts, tokens)
+
+
+def _costs(units: Candidates, counter: TokenCounter) -> NDArray[np.int64]:
+    """Tokens of each unit, with the space before it if the source has a gap there."""
+    texts = [" " + text if gap else text for text, gap in zip(units.texts, units.gap.tolist(), strict=True)]
+    return np.maximum(np.array(counter.count_batch(texts), dtype=np.int64), 1)
+
+
+def _protected(units: Candidates, pattern: re.Pattern[str] | None) -> Mask:
+    forced = np.zeros(len(units), bool)
+    for p, passage in enumerate(units.passages):
+        spans = list(_explicit(passage.metadata.get("protect", ()), p))
+        if pattern is not None:
+            spans += [match.span() for match in pattern.finditer(passage.text)]
+        mine = units.units_of(p)
+        for a, b in spans:
+            i = np.searchsorted(units.end[mine], a, side="right")
+            j = np.searchsorted(units.start[mine], b, side="left")
+            forced[mine][i:j] = True
+    return forced
+
+
+def _explicit(spans: object, p: int) -> list[tuple[int, int]]:
+    try:
+        return [(int(a), int(b)) for a, b in spans]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise InputError(f"passages[{p}].metadata['protect'] must be [start, end] pairs, got {spans!r}") from None
+
+
+def _order(
+    units: Candidates,
+    scores: NDArray[np.float64],
+    costs: NDArray[np.int64],
+    forced: Mask,
+    options: FitOptions,
+    groups: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """The units that may be kept, best first."""
+    worth = scores / costs if options.per_token else scores
+    best_first = np.lexsort((np.arange(len(worth)), -worth))
+    tier = np.where(forced, 0, 2)
+    allowed = np.ones(len(worth), bool)
+    if options.floor_tokens or options.cap_tokens is not None:
+        before = _taken_before(units.passage, best_first, costs)
+        if options.cap_tokens is not None:
+            allowed = before + costs <= options.cap_tokens
+        tier = np.where((before < options.floor_tokens) & ~forced, 1, tier)
+    if options.min_score is not None:
+        allowed &= scores >= options.min_score
+    key = -worth
+    if groups is None and options.allocate == "passage":
+        groups = units.passage
+    if groups is not None:
+        totals = np.bincount(groups, weights=costs)
+        key = (_taken_before(groups, best_first, costs) + costs) / totals[groups]
+    order = np.lexsort((np.arange(len(worth)), key, tier))
+    return order[(allowed | forced)[order]]
+
+
+def _taken_before(
+    groups: NDArray[np.int64], best_first: NDArray[np.int64], costs: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For each unit, the tokens of the better units of its group."""
+    by_group = best_first[np.argsort(groups[best_first], kind="stable")]
+    running = np.cumsum(costs[by_group]) - costs[by_group]
+    group = groups[by_group]
+    opens = np.ones(len(group), bool)
+    opens[1:] = group[1:] != group[:-1]
+    before = np.empty(len(costs), np.int64)
+    before[by_group] = running - np.repeat(running[opens], np.diff(np.append(np.flatnonzero(opens), len(group))))
+    return before
+
+
+class _Packing:
+    """The search for the units that fit, over positions in the order of worth."""
+
+    def __init__(
+        self,
+        units: Candidates,
+        costs: NDArray[np.int64],
+        forced: Mask,
+        order: NDArray[np.int64],
+        budget: int,
+        counter: TokenCounter,
+        options: FitOptions,
+    ) -> None:
+        self.units, self.order, self.budget, self.counter, self.options = units, order, budget, counter, options
+        self.forced = forced[order]
+        self.costs = costs[order] + self._opening_costs()
+        self.counted = 0
+
+    def _opening_costs(self) -> NDArray[np.int64]:
+        """The separator and the header, charged to the best unit of each passage."""
+        opening = np.zeros(len(self.order), np.int64)
+        _, best = np.unique(self.units.passage[self.order], return_index=True)
+        passages = self.units.passages
+        for position in best.tolist():
+            p = int(self.units.passage[self.order[position]])
+            opening[position] = self.counter.count(self.options.separator + header_of(passages[p], p, self.options))
+        return opening
+
+    def settle(self) -> Mask:
+        """Which units are kept, bool ``[n]`` in source order."""
+        selected = self.forced | self._take(~self.forced, self.budget - int(self.costs[self.forced].sum()))
+        used = self._count(selected)
+        step = 1
+        while used > self.budget:
+            selected = self._drop(selected, (used - self.budget) * step, used)
+            used, step = self._count(selected), step * 2
+        return self._mask(self._grow(selected, used))
+
+    def _grow(self, selected: Mask, used: int) -> Mask:
+        """Add what still fits; what turns out not to fit when counted is not tried again."""
+        banned = np.zeros_like(selected)
+        while self.counted < max(RECOUNT_TOKENS, 6 * self.budget):
+            extra = np.flatnonzero(self._take(~selected & ~banned, self.budget - used))
+            if not len(extra):
+                break
+            while len(extra):
+                trial = selected.copy()
+                trial[extra] = True
+                tokens = self._count(trial)
+                if tokens <= self.budget:
+                    selected, used = trial, tokens
+                    break
+                banned[extra] |= len(extra) == 1
+                extra = extra[: len(extra) // 2]
+            if not self.options.fill and banned.any():
+                break
+        return selected
+
+    def _take(self, open_: Mask, room: int) -> Mask:
+        """The best open units whose costs add up to at most ``room``."""
+        taken = np.zeros(len(open_), bool)
+        left = np.flatnonzero(open_)
+        while len(left) and room > 0:
+            total = np.cumsum(self.costs[left])
+            n = int(np.searchsorted(total, room, side="right"))
+            taken[left[:n]] = True
+            if not self.options.fill:
+                break
+            room -= int(total[n - 1]) if n else 0
+            left = left[n + 1 :]
+            left = left[self.costs[left] <= room]
+        return taken
+
+    def _drop(self, selected: Mask, tokens: int, used: int) -> Mask:
+        """Without the worst units that cost at least ``tokens`` together."""
+        worst_first = np.flatnonzero(selected & ~self.forced)[::-1]
+        if not len(worst_first):
+            raise BudgetError(
+                f"the protected text alone needs {used} tokens and the budget is {self.budget}: "
+                "raise the budget or protect less"
+            )
+        n = int(np.searchsorted(np.cumsum(self.costs[worst_first]), tokens, side="left")) + 1
+        fewer = selected.copy()
+        fewer[worst_first[:n]] = False
+        return fewer
+
+    def _mask(self, selected: Mask) -> Mask:
+        kept = np.zeros(len(self.units), bool)
+        kept[self.order[selected]] = True
+        return kept
+
+    def _count(self, selected: Mask) -> int:
+        tokens = self.counter.count(render(self.units, self._mask(selected), self.options).text)
+        self.counted += max(tokens, 1)
+        return tokens
+
+
+def _cut(units: Candidates, i: int, score: float, budget: int, counter: TokenCounter, options: FitOptions) -> Fitted:
+    """The head of the best unit, when no whole unit fits: cut after a word, or inside one that is all there is."""
+    p, start, end = int(units.passage[i]), int(units.start[i]), int(units.end[i])
+    passage = units.passages[p]
+    bodies = [""] * len(units.passages)
+
+    def attempt(stop: int) -> Fitted:
+        bodies[p] = passage.text[start:stop]
+        rendered = assemble_bodies(units.passages, bodies, options)
+        spans = (Span(p, start, stop, score),)
+        return Fitted(rendered.text, spans, rendered.passage_texts, counter.count(rendered.text))
+
+    words = [start + match.start() for match in re.finditer(r"(?<=\S)\s", passage.text[start:end])]
+    inside = [i for i in range(start + 1, end) if not unicodedata.combining(passage.text[i])]
+    for stops in (words, inside):
+        low, high = 0, len(stops)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if attempt(stops[middle]).tokens <= budget else (low, middle)
+        # Counts are not quite monotone in the cut: step back until one really fits.
+        for stop in reversed(stops[max(low - 4, 0) : low]):
+            if (fitted := attempt(stop)).tokens <= budget:
+                return fitted
+    return Fitted("", (), ("",) * len(units.passages), 0)

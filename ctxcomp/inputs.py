@@ -1,0 +1,127 @@
+"""Files to passages, for the command line: exact offsets, and clear words for what cannot be read."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ctxcomp.errors import InputError
+from ctxcomp.types import Passage
+
+FOLDER_SUFFIXES = (".txt", ".md", ".jsonl")
+"""What is read from a folder; a file named on its own may have any name if it is text."""
+
+InputFormat = Literal["auto", "text", "jsonl"]
+_JSONL_FIELDS: dict[str, type | tuple[type, ...]] = {"text": str, "id": str, "title": str, "score": (int, float), "metadata": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage and the name of the file it came from; its text is the file's own, undecorated."""
+
+    passage: Passage
+    name: str
+
+
+def read_sources(paths: Sequence[str], input_format: InputFormat = "auto") -> list[Source]:
+    """The passages of files, folders and "-" (standard input), in the order given; folders in sorted order.
+
+    Raises
+    ------
+    InputError: a path is missing, unreadable, binary, wrongly encoded or malformed, or a folder has nothing to read.
+    """
+    return [source for path in paths for source in _read(path, input_format)]
+
+
+def _read(path: str, input_format: InputFormat) -> Iterator[Source]:
+    if path == "-":
+        if sys.stdin.isatty():
+            sys.stderr.write("reading standard input: type the text and end it with Ctrl-D, or pipe it in\n")
+        yield from _parse(sys.stdin.buffer.read(), "-", input_format)
+        return
+    place = Path(path)
+    if not place.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if place.is_dir():
+        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES and _visible(p, place))
+        if not files:
+            raise InputError(
+                f"{path}: no {', '.join(FOLDER_SUFFIXES)} files in this folder: name other files one by one"
+            )
+        for file in files:
+            yield from _parse(_bytes(file), str(file), input_format)
+        return
+    yield from _parse(_bytes(place), path, input_format)
+
+
+def _visible(file: Path, root: Path) -> bool:
+    return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _parse(data: bytes, name: str, input_format: InputFormat) -> Iterator[Source]:
+    text = decode(data, name)
+    if input_format == "jsonl" or (input_format == "auto" and _is_jsonl(text, name)):
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip("\ufeff \t\r"):
+                yield Source(_passage(line.strip("\ufeff"), f"{name}:{number}"), name)
+    else:
+        yield Source(Passage(text, id=name), name)
+
+
+def decode(data: bytes, name: str) -> str:
+    """UTF-8, or UTF-16 with its byte-order mark; a byte-order mark stays in the text, so that offsets are the file's.
+
+    Raises
+    ------
+    InputError: the bytes are something else.
+    """
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data[:65536] and not utf16:
+        raise InputError(f"{name}: binary, not text: convert it to text first (for a PDF, with pdftotext)")
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at offset {error.start}): "
+            f"convert it first, for example `iconv -f latin1 -t utf-8`"
+        ) from None
+
+
+def _is_jsonl(text: str, name: str) -> bool:
+    if name != "-":
+        return name.lower().endswith(".jsonl")
+    try:
+        first = json.loads(text.lstrip("\ufeff").split("\n", 1)[0])
+    except ValueError:
+        return False
+    return isinstance(first, dict) and "text" in first
+
+
+def _passage(line: str, where: str) -> Passage:
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error}): a .jsonl file holds one JSON object a line") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise InputError(
+            f'{where}: no "text": a passage is {{"text": "...", "id": "...", "title": "...", "score": 1.0}}'
+        )
+    given = {key: row[key] for key in _JSONL_FIELDS if row.get(key) is not None}
+    if isinstance(given.get("id"), int) and not isinstance(given["id"], bool):
+        given["id"] = str(given["id"])
+    for key, value in given.items():
+        if not isinstance(value, _JSONL_FIELDS[key]) or isinstance(value, bool):
+            raise InputError(f"{where}: {key!r} is {value!r}: wrong kind of value")
+    return Passage(**{"id": where, **given})

@@ -1,0 +1,1 @@
+"""Text methods, one file each: a method writes `score` and nothing else."""
