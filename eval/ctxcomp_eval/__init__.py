@@ -1,0 +1,1 @@
+"""Benchmarks, tasks and training scripts of ctxcomp."""

@@ -1,0 +1,1 @@
+"""Speed and quality benchmarks that choose between libraries or implementations."""

@@ -1,0 +1,32 @@
+"""Every test runs offline; shared data is used where it lies beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+if (SHARED / "tiktoken").is_dir():
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(SHARED / "tiktoken"))
+
+# Encoders and tokenizers load inside the first example, which is no sign of a slow test.
+settings.register_profile("ctxcomp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ctxcomp")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder is not beside the checkout")
+    return SHARED
