@@ -1,0 +1,54 @@
+"""Where a number comes from: commit, versions, device and date, written beside every result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository: results go to eval/results, files of runs in progress to runs/ (ignored by git)."""
+
+
+def commit() -> str:
+    """The short hash of the checkout, with "+" where files differ from it, "unknown" outside of git."""
+    try:
+        found = _git("rev-parse", "--short", "HEAD").strip()
+        return found + ("+" if _git("status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def versions(*packages: str) -> str:
+    """Installed versions of packages as "name==version", separated by spaces; absent ones are left out."""
+    found = [f"python=={platform.python_version()}"]
+    for package in packages:
+        try:
+            found.append(f"{package}=={version(package)}")
+        except PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+def processor() -> str:
+    """The model name of the CPU with the number of cores that this process may use."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name}, {_cores()} cores"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def today() -> str:
+    """The date in UTC, ISO 8601."""
+    return datetime.now(UTC).date().isoformat()
