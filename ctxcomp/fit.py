@@ -29,6 +29,8 @@ PROTECT_PATTERNS = {"digits": r"\d", "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«
 
 RECOUNT_TOKENS = 200_000
 """The search for further units that fit ends when this many tokens, or six budgets, were counted (about 0.1 s)."""
+UNITS_PER_TOKEN = 64
+"""A trial looks at every unit; looking at this many takes about as long as counting one token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +154,10 @@ def _protected(units: Candidates, pattern: re.Pattern[str] | None) -> Mask:
         if pattern is not None:
             spans += [match.span() for match in pattern.finditer(passage.text)]
         mine = units.units_of(p)
-        for a, b in spans:
-            i = np.searchsorted(units.end[mine], a, side="right")
-            j = np.searchsorted(units.start[mine], b, side="left")
+        starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+        first = np.searchsorted(units.end[mine], starts, side="right")
+        stop = np.searchsorted(units.start[mine], ends, side="left")
+        for i, j in zip(first.tolist(), stop.tolist(), strict=True):
             forced[mine][i:j] = True
     return forced
 
@@ -179,11 +182,11 @@ def _order(
     best_first = np.lexsort((np.arange(len(worth)), -worth))
     tier = np.where(forced, 0, 2)
     allowed = np.ones(len(worth), bool)
-    if options.floor_tokens or options.cap_tokens is not None:
+    if options.floor_tokens:
         before = _taken_before(units.passage, best_first, costs)
-        if options.cap_tokens is not None:
-            allowed = before + costs <= options.cap_tokens
         tier = np.where((before < options.floor_tokens) & ~forced, 1, tier)
+    if options.cap_tokens is not None:
+        allowed = _under_cap(units, best_first, costs, forced, options.cap_tokens, options.fill)
     if options.min_score is not None:
         allowed &= scores >= options.min_score
     key = -worth
@@ -194,6 +197,28 @@ def _order(
         key = (_taken_before(groups, best_first, costs) + costs) / totals[groups]
     order = np.lexsort((np.arange(len(worth)), key, tier))
     return order[(allowed | forced)[order]]
+
+
+def _under_cap(
+    units: Candidates,
+    best_first: NDArray[np.int64],
+    costs: NDArray[np.int64],
+    forced: Mask,
+    cap_tokens: int,
+    fill: bool,
+) -> Mask:
+    """The best units of each passage, beside its protected ones, that add up to at most ``cap_tokens``."""
+    allowed = np.zeros(len(units), bool)
+    taken = np.bincount(units.passage[forced], weights=costs[forced], minlength=len(units.passages))
+    room: list[float] = (cap_tokens - taken).tolist()
+    free = best_first[~forced[best_first]]
+    for i, p, cost in zip(free.tolist(), units.passage[free].tolist(), costs[free].tolist(), strict=True):
+        if cost <= room[p]:
+            room[p] -= cost
+            allowed[i] = True
+        elif not fill:
+            room[p] = 0
+    return allowed
 
 
 def _taken_before(
@@ -240,7 +265,9 @@ class _Packing:
 
     def settle(self) -> Mask:
         """Which units are kept, bool ``[n]`` in source order."""
-        selected = self.forced | self._take(~self.forced, self.budget - int(self.costs[self.forced].sum()))
+        # Every passage was charged a separator, and the first has none.
+        room = self.budget + self.counter.count(self.options.separator) - int(self.costs[self.forced].sum())
+        selected = self.forced | self._take(~self.forced, room)
         used = self._count(selected)
         step = 1
         while used > self.budget:
@@ -303,7 +330,7 @@ class _Packing:
 
     def _count(self, selected: Mask) -> int:
         tokens = self.counter.count(render(self.units, self._mask(selected), self.options).text)
-        self.counted += max(tokens, 1)
+        self.counted += tokens + 1 + len(self.units) // UNITS_PER_TOKEN
         return tokens
 
 
