@@ -1,0 +1,195 @@
+"""The encoder that compressors see: texts or token ids in, states, logits, vectors or keep probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctxcomp.encode.batching import pad, plan
+from ctxcomp.encode.tokens import Tokens, tokenize
+from ctxcomp.encode.windows import owners, windows
+from ctxcomp.errors import InputError
+from ctxcomp.loading import Pooling
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """What runs one padded batch."""
+
+    def run(self, ids: Ids, lengths: Ids, output: str) -> Floats:
+        """``output`` is "hidden", "mean", "cls" or "logits"."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A loaded encoder; make one with ``load_encoder``.
+
+    Parameters
+    ----------
+    name: the model as it was asked for.
+    tokenizer: without truncation or padding.
+    hidden_size: width of a token state.
+    max_tokens: positions of the model, with the two specials.
+    window: positions that ``embed`` uses by default: what the checkpoint was trained with, at most ``max_tokens``.
+    num_labels: outputs of the token-classification head, 0 without one.
+    weights_hash: sha256 over config, weights and head file: the key for anything derived from them.
+    runtime: "onnx" or "torch".
+    dtype, device: what it runs in and on.
+    pooling: how token states become a vector.
+    batch_tokens: padded tokens per forward pass, at most; bounds peak memory.
+    """
+
+    name: str
+    tokenizer: Tokenizer = field(repr=False)
+    hidden_size: int
+    max_tokens: int
+    window: int
+    num_labels: int
+    weights_hash: str
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    runtime: str
+    dtype: str
+    device: str
+    pooling: Pooling
+    batch_tokens: int
+    backend: Backend = field(repr=False)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids and character offsets of whole texts, without specials."""
+        return tokenize(self.tokenizer, texts)
+
+    def hidden(self, sequences: Sequence[Ids]) -> list[Floats]:
+        """Token states float32 ``[n, hidden]`` of id sequences that include their specials, in input order.
+
+        Raises
+        ------
+        InputError: a sequence is empty, too long or holds an id outside the vocabulary.
+        """
+        return self._run(sequences, "hidden")
+
+    def token_logits(self, sequences: Sequence[Ids]) -> list[Floats]:
+        """Logits float32 ``[n, labels]`` of id sequences that include their specials, in input order.
+
+        Raises
+        ------
+        InputError: as for ``hidden``, or the encoder was loaded without a head.
+        """
+        if not self.num_labels:
+            raise InputError(f"{self.name!r} was loaded without a head: load it with head='token' or a head file")
+        return self._run(sequences, "logits")
+
+    def embed(
+        self, texts: Sequence[str], *, normalize: bool = True, max_tokens: int | None = None, overlap: int = 32
+    ) -> Floats:
+        """One vector per text, float32 ``[texts, hidden]``; nothing is truncated.
+
+        A text longer than the window is encoded in overlapping windows, and their vectors averaged, weighted by
+        their tokens. An empty text is its two specials.
+
+        Parameters
+        ----------
+        normalize: scale to length 1.
+        max_tokens: window in tokens with specials, in [3, ``self.max_tokens``]; None for ``self.window``.
+        overlap: tokens that neighbouring windows share, at least; cut to half a window.
+        """
+        size = self._window(self.window if max_tokens is None else max_tokens)
+        tokens = self.tokenize(texts)
+        spans = [windows(len(t), size, min(overlap, size // 2)) for t in tokens]
+        sequences = [self.with_specials(t.ids[a:b]) for t, cut in zip(tokens, spans, strict=True) for a, b in cut]
+        pooled = self._run(sequences, self.pooling)
+        vectors = np.zeros((len(texts), self.hidden_size), dtype=np.float32)
+        start = 0
+        for row, cut in enumerate(spans):
+            weights = np.array([max(1, b - a) for a, b in cut], dtype=np.float32)
+            vectors[row] = weights @ np.stack(pooled[start : start + len(cut)]) / weights.sum()
+            start += len(cut)
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def keep_probs(
+        self, texts: Sequence[str], *, label: int = 1, max_tokens: int | None = None, overlap: int = 64
+    ) -> list[tuple[Ids, Floats]]:
+        """The probability of ``label`` for every token of every text; nothing is truncated.
+
+        Long texts run in overlapping windows; where two overlap, a token's value comes from the window in which it
+        has more context on its shorter side.
+
+        Parameters
+        ----------
+        label: which output means "keep"; a head with one output is a sigmoid and needs no label.
+        max_tokens: window in tokens with specials; None for ``self.max_tokens``.
+        overlap: tokens that neighbouring windows share, at least; cut to half a window.
+
+        Returns
+        -------
+        Per text: offsets int64 ``[n, 2]`` and probabilities float32 ``[n]``.
+        """
+        if self.num_labels > 1 and not 0 <= label < self.num_labels:
+            raise InputError(f"label must be in [0, {self.num_labels}), got {label}")
+        size = self._window(self.max_tokens if max_tokens is None else max_tokens)
+        tokens = self.tokenize(texts)
+        spans = [windows(len(t), size, min(overlap, size // 2)) if len(t) else [] for t in tokens]
+        sequences = [self.with_specials(t.ids[a:b]) for t, cut in zip(tokens, spans, strict=True) for a, b in cut]
+        logits = iter(self.token_logits(sequences))
+        results = []
+        for t, cut in zip(tokens, spans, strict=True):
+            owner = owners(len(t), cut)
+            values = np.zeros(len(t), dtype=np.float32)
+            for i, (a, b) in enumerate(cut):
+                probabilities = _probabilities(next(logits)[1:-1], label)
+                mine = owner[a:b] == i
+                values[a:b][mine] = probabilities[mine]
+            results.append((t.offsets, values))
+        return results
+
+    def with_specials(self, ids: Ids) -> Ids:
+        """``ids`` between the two specials."""
+        return np.concatenate([[self.cls_id], ids, [self.sep_id]]).astype(np.int64)
+
+    def _window(self, max_tokens: int) -> int:
+        if not 3 <= max_tokens <= self.max_tokens:
+            raise InputError(f"max_tokens must be in [3, {self.max_tokens}] for {self.name!r}, got {max_tokens}")
+        return max_tokens - 2
+
+    def _run(self, sequences: Sequence[Ids], output: str) -> list[Floats]:
+        unique: dict[bytes, int] = {}
+        arrays = [np.ascontiguousarray(sequence, dtype=np.int64) for sequence in sequences]
+        place = [unique.setdefault(array.tobytes(), len(unique)) for array in arrays]
+        distinct = [np.frombuffer(key, dtype=np.int64) for key in unique]
+        self._check(distinct)
+        results: list[Floats] = [np.empty(0, np.float32)] * len(distinct)
+        for batch in plan([len(array) for array in distinct], self.batch_tokens):
+            ids, lengths = pad([distinct[i] for i in batch], self.pad_id)
+            states = self.backend.run(ids, lengths, output)
+            for row, i, length in zip(states, batch, lengths, strict=True):
+                # A copy, so that a caller who keeps one result does not keep its batch.
+                results[i] = row.copy() if output in ("mean", "cls") else row[:length].copy()
+        return [results[i] for i in place]
+
+    def _check(self, sequences: Sequence[Ids]) -> None:
+        size = self.tokenizer.get_vocab_size()
+        for ids in sequences:
+            if not 1 <= len(ids) <= self.max_tokens:
+                raise InputError(f"a sequence must have 1 to {self.max_tokens} ids with specials, got {len(ids)}")
+            if ids.min() < 0 or ids.max() >= size:
+                raise InputError(f"ids must be in [0, {size}), got {ids.min()} to {ids.max()}")
+
+
+def _probabilities(logits: Floats, label: int) -> Floats:
+    if logits.shape[1] == 1:
+        return np.asarray(1 / (1 + np.exp(-logits[:, 0])), dtype=np.float32)
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exp[:, label] / exp.sum(axis=1), dtype=np.float32)
