@@ -105,8 +105,11 @@ class Selector(FitOptions, Compressor[CompressedText]):
     def _scores(self, batch: list[Candidates], tokens_in: list[int], budgets: list[int]) -> list[Scores]:
         """Scores where there is something to decide; ones where everything fits or nothing can."""
         scores = [np.ones(len(units)) for units in batch]
-        keeps_all = self.min_score is None
-        open_ = [i for i, units in enumerate(batch) if len(units) and not (keeps_all and tokens_in[i] <= budgets[i])]
+        open_ = [
+            i
+            for i, units in enumerate(batch)
+            if len(units) and budgets[i] and not (self.keeps_all and tokens_in[i] <= budgets[i])
+        ]
         for i, fresh in zip(open_, self.score([batch[i] for i in open_]) if open_ else [], strict=True):
             if fresh.shape != (len(batch[i]),) or not np.isfinite(fresh).all():
                 raise ModelError(
@@ -117,7 +120,7 @@ class Selector(FitOptions, Compressor[CompressedText]):
         return scores
 
     def _fit(self, units: Candidates, scores: Scores, tokens_in: int, room: int, counter: TokenCounter) -> Fitted:
-        if tokens_in <= room and self.min_score is None:
+        if self.keeps_all and tokens_in <= room:
             everything = np.ones(len(units), bool)
             whole = render(units, everything, self)
             return Fitted(whole.text, spans_of(units, everything, scores), whole.passage_texts, tokens_in)

@@ -15,12 +15,13 @@ import difflib
 import functools
 import hashlib
 import importlib.util
-import json
 import logging
+import numbers
 import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -32,7 +33,7 @@ DEFAULT_ENCODING = "o200k_base"
 MEMO_ENTRIES = 200_000
 MEMO_CHARACTERS = 200  # longer texts seldom repeat and would fill memory
 
-# The published files, by the encodings that read them: their SHA-1 is tiktoken's cache file name.
+# The published files, by the encodings that read them: the SHA-1 of the address is tiktoken's cache file name.
 _VOCABULARY_FILES = {
     "o200k_base": "o200k_base",
     "o200k_harmony": "o200k_base",
@@ -41,11 +42,20 @@ _VOCABULARY_FILES = {
     "p50k_edit": "p50k_base",
     "r50k_base": "r50k_base",
 }
+# tiktoken deletes a file in its cache that is not this one, and goes to the network.
+_VOCABULARY_SHA256 = {
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "p50k_base": "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069",
+    "r50k_base": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+}
 _VOCABULARY_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 # tiktoken 0.14 overflows its stack on 1,000,000 spaces in a row (400,000 are fine): longer runs are counted in parts.
 _WHITESPACE_RUN = 100_000
-_LONG_WHITESPACE = re.compile(rf"(\s{{{_WHITESPACE_RUN}}})")
+_UNUSUAL = "a \u2603 \U0001f9ff"  # makes a vocabulary that lacks its unknown token fail when it is loaded
+# The lookbehind lets a run be read once, not again from each of its characters.
+_LONG_WHITESPACE = re.compile(rf"\s(?<!\s\s)\s{{{_WHITESPACE_RUN - 1},}}+")
 
 
 @runtime_checkable
@@ -123,45 +133,53 @@ def _default_counter() -> TokenCounter:
 def _named_counter(name: str) -> TokenCounter:
     if name == "minilm":
         return _embedded_counter()
-    if Path(name).exists():
-        return _file_counter(Path(name))
     import tiktoken
 
     encodings = tiktoken.list_encoding_names()
+    if name in encodings:
+        return _encoding_counter(name)
+    if name and os.path.exists(name):
+        return _file_counter(Path(name))
     try:
-        encoding = name if name in encodings else tiktoken.encoding_name_for_model(name)
+        return _encoding_counter(tiktoken.encoding_name_for_model(name))
     except KeyError:
-        directory = _cached_tokenizer(name)
-        if directory is not None:
-            return _file_counter(directory)
-        known = [*encodings, *tiktoken.model.MODEL_TO_ENCODING, "minilm"]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(
-            f"no tokenizer {name!r}: give a tiktoken encoding ({', '.join(encodings)}), an OpenAI model name, "
-            f"or the path of a Hugging Face tokenizer.{hint}"
-        ) from None
-    if _is_cached(encoding) or not _is_offline():
-        try:
-            return _tiktoken_counter(encoding)
-        except OSError as error:  # requests' errors are OSErrors
-            return _stand_in(encoding, f"it could not be downloaded ({type(error).__name__})")
-    return _stand_in(encoding, "its vocabulary is not in tiktoken's cache and the process is offline")
+        file = _cached_tokenizer(name)
+    if file is not None:
+        return _file_counter(file, name)
+    near = difflib.get_close_matches(name, [*encodings, *tiktoken.model.MODEL_TO_ENCODING, "minilm"], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"no tokenizer {name!r}: give a tiktoken encoding ({', '.join(encodings)}), an OpenAI model name, "
+        f"or the path of a Hugging Face tokenizer.{hint}"
+    )
+
+
+def _encoding_counter(encoding: str) -> TokenCounter:
+    if not _is_cached(encoding) and _is_offline():
+        return _stand_in(encoding, "its vocabulary is not in tiktoken's cache and the process is offline")
+    try:
+        return _tiktoken_counter(encoding)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a download that is damaged is a ValueError
+        return _stand_in(encoding, f"it could not be downloaded ({type(error).__name__})")
 
 
 def _is_offline() -> bool:
-    return any(os.environ.get(key, "").lower() in {"1", "true", "yes", "on"} for key in ("HF_HUB_OFFLINE",))
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
 def _is_cached(encoding: str) -> bool:
     directory = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if directory is None:
         directory = os.path.join(tempfile.gettempdir(), "data-gym-cache")
-    file = _VOCABULARY_FILES.get(encoding)
-    if not directory or file is None:
+    vocabulary = _VOCABULARY_FILES.get(encoding)
+    if not directory or vocabulary is None:
         return False
-    key = hashlib.sha1(_VOCABULARY_URL.format(file).encode(), usedforsecurity=False).hexdigest()
-    return os.path.exists(os.path.join(directory, key))
+    key = hashlib.sha1(_VOCABULARY_URL.format(vocabulary).encode(), usedforsecurity=False).hexdigest()
+    try:
+        data = Path(directory, key).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(data).hexdigest() == _VOCABULARY_SHA256[vocabulary]
 
 
 def _tiktoken_counter(encoding: str | Any) -> TokenCounter:
@@ -171,9 +189,11 @@ def _tiktoken_counter(encoding: str | Any) -> TokenCounter:
 
     def count_one(text: str) -> int:
         # encode_ordinary: a text that spells "<|endoftext|>" is text, and must not raise.
-        if len(text) < _WHITESPACE_RUN or not _LONG_WHITESPACE.search(text):
+        if len(text) < _WHITESPACE_RUN:
             return len(codec.encode_ordinary(text))
-        return sum(len(codec.encode_ordinary(part)) for part in _LONG_WHITESPACE.split(text))
+        runs = [match.span() for match in _LONG_WHITESPACE.finditer(text)]
+        cuts = [0, *(at for a, b in runs for at in range(a, b + 1, _WHITESPACE_RUN)), len(text)]
+        return sum(len(codec.encode_ordinary(text[a:b])) for a, b in pairwise(cuts))
 
     return MemoCounter(codec.name, lambda texts: [count_one(text) for text in texts])
 
@@ -198,7 +218,7 @@ def _embedded_counter() -> TokenCounter:
 
 
 def _cached_tokenizer(name: str) -> Path | None:
-    """The folder of a hub model that is already in the local Hugging Face cache."""
+    """The tokenizer.json of a hub model that is already in the local Hugging Face cache."""
     if name.count("/") > 1 or name.startswith(("/", ".")) or importlib.util.find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -211,21 +231,21 @@ def _cached_tokenizer(name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _file_counter(path: Path) -> TokenCounter:
+def _file_counter(path: Path, name: str = "") -> TokenCounter:
     from tokenizers import Tokenizer
 
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{path} holds no tokenizer.json: save the tokenizer with save_pretrained()")
     try:
-        text = file.read_text(encoding="utf-8")
-        readable = isinstance(json.loads(text).get("model"), dict)
-    except (OSError, ValueError, AttributeError):
-        readable = False
-    if not readable:
-        raise ModelError(f"{file} is not a tokenizer.json: save the tokenizer again with save_pretrained()")
-    tokenizer = Tokenizer.from_str(text)
-    return _tokenizers_counter(tokenizer, path.name if path.is_dir() else path.parent.name)
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        counter = _tokenizers_counter(tokenizer, name or file.absolute().parent.name)
+        counter.count(_UNUSUAL)
+    except Exception as error:
+        raise ModelError(
+            f"{file} is no tokenizer that can be read ({error}): save the tokenizer again with save_pretrained()"
+        ) from error
+    return counter
 
 
 def _tokenizers_counter(tokenizer: Any, name: str) -> TokenCounter:
@@ -269,6 +289,6 @@ def _object_counter(spec: Any) -> TokenCounter:
 
 
 def _checked(count: object, name: str) -> int:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 0:
         raise InputError(f"the counter {name} returned {count!r}: it must return a whole number >= 0")
-    return count
+    return int(count)

@@ -2,8 +2,8 @@
 
 Units are taken in the order of their worth while their token counts add up to the budget. Token counts do not add
 up across joins (BPE merges, separators, headers, elision marks), so the text is then put together and counted, and
-units are dropped or added until the count is at or under the budget and no further unit fits. The last thing that
-happens is always a count of exactly the text that is returned.
+units are dropped or added until the count is at or under the budget and no further unit fits. Every text that is
+returned was itself counted, as a whole.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class FitOptions(Layout):
             if value is not None and value < 0:
                 raise InputError(f"{name} must be 0 or more, got {value}")
         protection(self.protected_patterns)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether everything is kept when everything fits."""
+        return self.min_score is None and self.cap_tokens is None
 
     @property
     def protected_patterns(self) -> tuple[str, ...]:
@@ -129,16 +134,17 @@ def fit(
     costs = _costs(units, counter)
     forced = _protected(units, protection(options.protected_patterns))
     order = _order(units, scores, costs, forced, options, groups)
-    kept = _Packing(units, costs, forced, order, budget_tokens, counter, options).settle()
+    kept, tokens = _Packing(units, costs, forced, order, budget_tokens, counter, options).settle()
     if not kept.any() and budget_tokens > 0 and len(order):
         return _cut(units, int(order[0]), float(scores[order[0]]), budget_tokens, counter, options)
-    refined = options.refine(units, kept)
+    refined = options.refine(units, kept.copy())
     rendered = render(units, refined, options)
-    tokens = counter.count(rendered.text)
-    if tokens > budget_tokens:  # a unit less can be an elision mark more
-        refined, rendered = kept, render(units, kept, options)
-        tokens = counter.count(rendered.text)
-    return Fitted(rendered.text, spans_of(units, refined, scores), rendered.passage_texts, tokens)
+    if not np.array_equal(refined, kept):
+        fewer = counter.count(rendered.text)
+        if fewer <= budget_tokens:
+            return Fitted(rendered.text, spans_of(units, refined, scores), rendered.passage_texts, fewer)
+        rendered = render(units, kept, options)  # a unit less can be an elision mark more
+    return Fitted(rendered.text, spans_of(units, kept, scores), rendered.passage_texts, tokens)
 
 
 def _costs(units: Candidates, counter: TokenCounter) -> NDArray[np.int64]:
@@ -153,6 +159,8 @@ def _protected(units: Candidates, pattern: re.Pattern[str] | None) -> Mask:
         spans = list(_explicit(passage.metadata.get("protect", ()), p))
         if pattern is not None:
             spans += [match.span() for match in pattern.finditer(passage.text)]
+        if not spans:
+            continue
         mine = units.units_of(p)
         starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
         first = np.searchsorted(units.end[mine], starts, side="right")
@@ -263,8 +271,8 @@ class _Packing:
             opening[position] = self.counter.count(self.options.separator + header_of(passages[p], p, self.options))
         return opening
 
-    def settle(self) -> Mask:
-        """Which units are kept, bool ``[n]`` in source order."""
+    def settle(self) -> tuple[Mask, int]:
+        """Which units are kept, bool ``[n]`` in source order, and the tokens of their text."""
         # Every passage was charged a separator, and the first has none.
         room = self.budget + self.counter.count(self.options.separator) - int(self.costs[self.forced].sum())
         selected = self.forced | self._take(~self.forced, room)
@@ -273,9 +281,10 @@ class _Packing:
         while used > self.budget:
             selected = self._drop(selected, (used - self.budget) * step, used)
             used, step = self._count(selected), step * 2
-        return self._mask(self._grow(selected, used))
+        selected, used = self._grow(selected, used)
+        return self._mask(selected), used
 
-    def _grow(self, selected: Mask, used: int) -> Mask:
+    def _grow(self, selected: Mask, used: int) -> tuple[Mask, int]:
         """Add what still fits; what turns out not to fit when counted is not tried again."""
         banned = np.zeros_like(selected)
         while self.counted < max(RECOUNT_TOKENS, 6 * self.budget):
@@ -293,7 +302,7 @@ class _Packing:
                 extra = extra[: len(extra) // 2]
             if not self.options.fill and banned.any():
                 break
-        return selected
+        return selected, used
 
     def _take(self, open_: Mask, room: int) -> Mask:
         """The best open units whose costs add up to at most ``room``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import Formatter
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from ctxcomp.types import Passage, Span
 
 _HEADER_FIELDS = frozenset({"id", "title", "score", "number"})
 _ELISION_FIELDS = frozenset({"id", "title", "number", "units", "start", "end"})
+_Run: TypeAlias = tuple[int, int, int, int, str]
+"""Kept neighbours: the first unit left out before them, their first unit, start and end in characters, join before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,16 @@ def render(units: Candidates, kept: NDArray[np.bool_], layout: Layout) -> Render
     first = chosen[starts_run]
     last = chosen[np.append(starts_run[1:], np.ones(min(len(chosen), 1), bool))]
     edges = np.searchsorted(units.passage[first], np.arange(len(bodies) + 1))
+    opens = np.ones(len(first), bool)
+    opens[1:] = np.diff(units.passage[first]) > 0
+    # The units left out before each run are ``since .. first - 1``; a passage's first unit has no gap before it.
+    since = np.where(opens, units.bounds[units.passage[first]], np.append(0, last[:-1] + 1))
+    joins = _joins(units, since + opens, first + 1)
+    columns = (since, first, units.start[first], units.end[last])
+    runs = list(zip(*(column.tolist() for column in columns), joins, strict=True))
     for p in np.unique(units.passage[first]).tolist():
-        runs = slice(int(edges[p]), int(edges[p + 1]))
-        bodies[p] = "".join(_body(units, p, first[runs].tolist(), last[runs].tolist(), layout))
+        a, b = int(edges[p]), int(edges[p + 1])
+        bodies[p] = "".join(_body(units, p, runs[a:b], int(last[b - 1]) + 1, layout))
     return assemble_bodies(units.passages, bodies, layout)
 
 
@@ -91,25 +101,27 @@ def spans_of(units: Candidates, kept: NDArray[np.bool_], scores: NDArray[np.floa
     return tuple(Span(*row) for row in zip(*(column[kept].tolist() for column in rows), strict=True))
 
 
-def _body(units: Candidates, p: int, first: list[int], last: list[int], layout: Layout) -> Iterator[str]:
-    passage, bounds = units.passages[p], units.bounds
-    begin, stop = int(bounds[p]), int(bounds[p + 1])
-    if layout.elision and first[0] > begin:
-        yield _mark(units, p, begin, first[0], layout.elision) + _join(units, begin + 1, first[0])
-    for k, (a, b) in enumerate(zip(first, last, strict=True)):
-        if k:
-            join = _join(units, last[k - 1] + 1, a)
+def _body(units: Candidates, p: int, runs: list[_Run], after: int, layout: Layout) -> Iterator[str]:
+    """The parts of one passage; ``after`` is the first unit that follows its last run."""
+    text = units.passages[p].text
+    opens = True
+    for since, first, start, end, join in runs:
+        if not opens:
             yield join
-            if layout.elision:
-                yield _mark(units, p, last[k - 1] + 1, a, layout.elision) + join
-        yield passage.text[units.start[a] : units.end[b]]
-    if layout.elision and last[-1] < stop - 1:
-        yield _join(units, last[-1] + 1, stop - 1) + _mark(units, p, last[-1] + 1, stop, layout.elision)
+        if layout.elision and since < first:
+            yield _mark(units, p, since, first, layout.elision) + join
+        yield text[start:end]
+        opens = False
+    stop = int(units.bounds[p + 1])
+    if layout.elision and after < stop:
+        yield JOINS[int(units.gap[after:stop].max())] + _mark(units, p, after, stop, layout.elision)
 
 
-def _join(units: Candidates, a: int, b: int) -> str:
-    """The widest gap before any of the units ``a .. b``."""
-    return JOINS[int(units.gap[a : b + 1].max(initial=0))]
+def _joins(units: Candidates, a: NDArray[np.int64], b: NDArray[np.int64]) -> list[str]:
+    """The widest gap before any of the units ``a .. b - 1``, for each pair."""
+    gaps = np.append(units.gap, np.int8(0))  # an index of reduceat may not be the length
+    widest = np.maximum.reduceat(gaps, np.column_stack([a, b]).ravel())[::2] if len(a) else gaps[:0]
+    return [JOINS[gap] for gap in widest.tolist()]
 
 
 def _mark(units: Candidates, p: int, a: int, b: int, template: str) -> str:

@@ -3,7 +3,8 @@
     python -m ctxcomp_eval.bench.retention --data nq20 --methods truncate,random,bm25 --keep 0.1,0.25
 
 A method may carry settings, in the form of a web address: ``bm25?unit=sentence&stem=true`` (values are JSON
-where they parse as such, else text). What is done lies in runs/ per method and keep; the same call goes on there.
+where they parse as such, else text). Milliseconds are a question's share of its batch. What is done lies in runs/ per
+method and keep; the same call goes on there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,29 +72,37 @@ def finished(path: Path) -> dict[str, Outcome]:
     return {outcome.id: outcome for outcome in outcomes}
 
 
-def measure(method: Method, keep: float, examples: Sequence[data.Example], path: Path, batch: int) -> list[Outcome]:
-    """Run one method at one keep over the examples that ``path`` does not hold yet, and append them to it.
+def measure(
+    method: Method, paths: Mapping[float, Path], examples: Sequence[data.Example], batch: int
+) -> dict[float, list[Outcome]]:
+    """Run one method at every keep over the examples that the files do not hold yet, and append them.
+
+    All keeps of a question go into one batch, where methods that score before they cut share their encoder pass.
+
+    Parameters
+    ----------
+    paths: the file of each keep.
 
     Raises
     ------
     InputError: the method's results are not text.
     """
-    done = finished(path)
-    missing = [example for example in examples if example.id not in done]
-    if missing:
-        compressor = load(method.name, **method.fields)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as lines:
-            for at in tqdm(range(0, len(missing), batch), desc=f"{method.name} keep {keep}", unit="batch"):
-                part = missing[at : at + batch]
-                requests = [Request(example.question, example.passages, Budget(keep=keep)) for example in part]
-                for example, result in zip(part, compressor.compress_batch(requests), strict=True):
-                    if not isinstance(result, CompressedText):
-                        raise InputError(f"{method.name} returns {type(result).__name__}: retention needs text")
-                    done[example.id] = _outcome(example, result)
-                    lines.write(json.dumps(asdict(done[example.id])) + "\n")
-                lines.flush()
-    return [done[example.id] for example in examples]
+    done = {keep: finished(path) for keep, path in paths.items()}
+    missing = [example for example in examples if any(example.id not in found for found in done.values())]
+    compressor = load(method.name, **method.fields)
+    for at in tqdm(range(0, len(missing), batch), desc=method.name, unit="batch", disable=not missing):
+        todo = [(k, e) for e in missing[at : at + batch] for k in paths if e.id not in done[k]]
+        requests = [Request(example.question, example.passages, Budget(keep=keep)) for keep, example in todo]
+        for (keep, example), result in zip(todo, compressor.compress_batch(requests), strict=True):
+            if not isinstance(result, CompressedText):
+                raise InputError(f"{method.name} returns {type(result).__name__}: retention needs text")
+            done[keep][example.id] = _outcome(example, result)
+        for keep, path in paths.items():
+            fresh = [done[keep][example.id] for k, example in todo if k == keep]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in fresh)
+    return {keep: [found[example.id] for example in examples] for keep, found in done.items()}
 
 
 def _outcome(example: data.Example, result: CompressedText) -> Outcome:
@@ -179,19 +188,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     examples = data.load(options.data, options.limit)
     methods = [Method.parse(text) for text in options.methods.split(",")]
+    keeps = [float(text) for text in options.keep.split(",")]
+    measured: list[dict[float, list[Outcome]]] = []
+    for method in methods:
+        paths = {keep: run_file(options.runs, options.data, method, keep) for keep in keeps}
+        if options.fresh:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+        measured.append(measure(method, paths, examples, options.batch))
     runs: list[Run] = []
     differences: list[str] = []
-    for keep in [float(text) for text in options.keep.split(",")]:
-        first = None
-        for method in methods:
-            path = run_file(options.runs, options.data, method, keep)
-            if options.fresh:
-                path.unlink(missing_ok=True)
-            outcomes = measure(method, keep, examples, path, options.batch)
-            runs.append(summarise(method.name, method.settings, keep, outcomes))
-            values = answerable(outcomes)
-            differences.append("" if first is None else str(paired_difference(values, first)))
-            first = values if first is None else first
+    for keep in keeps:
+        first = answerable(measured[0][keep])
+        for i, method in enumerate(methods):
+            runs.append(summarise(method.name, method.settings, keep, measured[i][keep]))
+            own = answerable(measured[i][keep])
+            differences.append(str(paired_difference(own, first)) if i else "")
     part = f"_first{options.limit}" if options.limit else ""
     write_results(options.out / f"retention_{Path(options.data).stem}{part}.csv", runs)
     print(table(runs, differences))
