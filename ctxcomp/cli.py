@@ -1,6 +1,6 @@
 """The command line: ``ctxcomp compress`` and ``ctxcomp list``.
 
-Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error.
+Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from ctxcomp.counting import CounterLike, resolve_counter
 from ctxcomp.errors import CtxcompError, InputError
 from ctxcomp.fields import parse_value
 from ctxcomp.inputs import Source, read_sources
@@ -22,21 +24,23 @@ from ctxcomp.types import Budget, CompressedText
 from ctxcomp.version import __version__
 
 PROGRESS_DELAY_SECONDS = 1.0
+MESSAGE_CHARACTERS = 1000
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of the whole usage."""
-        self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+        sys.exit(_say(f"{_short(message)} (see `{self.prog} --help`)", 2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    logging.basicConfig(format="ctxcomp: %(message)s", level=logging.WARNING)
-    arguments = _parser().parse_args(argv)
+    shown = logging.StreamHandler()
+    shown.setLevel(logging.WARNING)  # libraries that set their own level would write through the root's
+    logging.basicConfig(format="ctxcomp: %(message)s", handlers=[shown])
     try:
+        arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
         return status
     except InputError as error:
         return _say(error, 2)
@@ -52,8 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(message: object, status: int) -> int:
-    sys.stderr.write("ctxcomp: " + " ".join(str(message).split()) + "\n")
+    _to_stderr(f"ctxcomp: {_short(message)}")
     return status
+
+
+def _to_stderr(line: str) -> None:
+    if sys.stderr is not None:  # it is None where the caller closed it
+        sys.stderr.write(line + "\n")
+
+
+def _short(message: object) -> str:
+    """In one line, without the control characters that a file's name or content may hold."""
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(str(message).split()))
+    return line if len(line) <= MESSAGE_CHARACTERS else line[:MESSAGE_CHARACTERS] + " …"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(_: argparse.Namespace) -> int:
     known = methods()
     width = max(map(len, known))
-    print("\n".join(f"{name:<{width}}  {method.summary}" for name, method in known.items()))
+    _write("\n".join(f"{name:<{width}}  {method.summary}" for name, method in known.items()))
     return 0
 
 
@@ -114,9 +129,13 @@ def _compress(arguments: argparse.Namespace) -> int:
     sources = read_sources(arguments.paths, arguments.input_format)
     with _progress():
         result = compressor.compress(arguments.query, [source.passage for source in sources], budget)
-    _write(_formatted(result, sources, arguments.format, fields.get("counter")))
-    if arguments.format != "json":
-        sys.stderr.write(f"{result.stats}\n")
+    if arguments.format == "json":
+        counter = getattr(compressor, "counter", None)
+        # What has no UTF-8, a lone surrogate, is a backslash escape in JSON as it is in Python.
+        _write(json.dumps(as_json(result, sources, counter), ensure_ascii=False, indent=2), "backslashreplace")
+    else:
+        _write(result.text if arguments.format == "text" else _highlighted(result, sources))
+        _to_stderr(str(result.stats))
     return 0
 
 
@@ -127,15 +146,10 @@ def _setting(text: str) -> tuple[str, Any]:
     return field.replace(".", "__"), parse_value(value)
 
 
-def _formatted(result: CompressedText, sources: list[Source], form: str, counter: str | None) -> str:
-    if form == "json":
-        return json.dumps(as_json(result, sources, counter), ensure_ascii=False, indent=2)
-    if form == "highlight":
-        from ctxcomp.highlight import highlight
+def _highlighted(result: CompressedText, sources: list[Source]) -> str:
+    from ctxcomp.highlight import highlight
 
-        names = tuple(_name(source) for source in sources)
-        return highlight(result, names, color="NO_COLOR" not in os.environ)
-    return result.text
+    return highlight(result, tuple(_name(source) for source in sources), color="NO_COLOR" not in os.environ)
 
 
 def _name(source: Source) -> str:
@@ -143,10 +157,8 @@ def _name(source: Source) -> str:
     return own if own.startswith(source.name) else f"{source.name}: {own}"
 
 
-def as_json(result: CompressedText, sources: list[Source], counter: str | None) -> dict[str, Any]:
+def as_json(result: CompressedText, sources: list[Source], counter: CounterLike) -> dict[str, Any]:
     """The result as plain values; spans index into the source's own text."""
-    from ctxcomp.counting import resolve_counter
-
     spans: list[list[dict[str, Any]]] = [[] for _ in sources]
     for span in result.spans or ():
         spans[span.passage].append({"start": span.start, "end": span.end, "score": span.score})
@@ -169,10 +181,11 @@ def as_json(result: CompressedText, sources: list[Source], counter: str | None) 
     }
 
 
-def _write(text: str) -> None:
-    # Bytes, because a lone surrogate of the input has no UTF-8 and must not end in a traceback.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "replace") + (b"" if text.endswith("\n") else b"\n"))
+def _write(text: str, errors: str = "replace") -> None:
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    sys.stdout.buffer.write(text.encode("utf-8", errors) + (b"" if text.endswith("\n") else b"\n"))
+    sys.stdout.buffer.flush()
 
 
 @contextlib.contextmanager
@@ -182,11 +195,20 @@ def _progress() -> Iterator[None]:
 
     from ctxcomp.progress import listen
 
-    with tqdm(desc="encoding", unit="batch", delay=PROGRESS_DELAY_SECONDS, leave=False, file=sys.stderr) as bar:
+    bar = tqdm(desc="compressing", unit="batch", delay=PROGRESS_DELAY_SECONDS, leave=False, disable=sys.stderr is None)
+    # Whatever the method does, and whether or not it runs in batches, one sign of life.
+    first = threading.Timer(PROGRESS_DELAY_SECONDS, bar.refresh)
+    first.daemon = True
 
-        def advance(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh() if done == total else bar.update(0)
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
 
+    first.start()
+    try:
         with listen(advance):
             yield
+    finally:
+        first.cancel()
+        first.join()
+        bar.close()

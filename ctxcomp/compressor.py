@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctxcomp.candidates import Candidates, candidates
 from ctxcomp.counting import CounterLike, TokenCounter, resolve_counter
-from ctxcomp.errors import ModelError
+from ctxcomp.errors import InputError, ModelError
 from ctxcomp.fields import check_fields
 from ctxcomp.fit import FitOptions, Fitted, fit
 from ctxcomp.render import render, spans_of
@@ -50,7 +50,8 @@ class Compressor(ABC, Generic[C]):
         InputError: an argument is of the wrong kind.
         BudgetError: text that must be kept does not fit into the budget.
         """
-        return self.compress_batch([Request(query, tuple(passages), budget)])[0]
+        request = Request(query, passages, budget)  # type: ignore[arg-type]  # it makes a tuple of them
+        return self.compress_batch([request])[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ class Selector(FitOptions, Compressor[CompressedText]):
     def compress_batch(self, requests: Sequence[Request]) -> list[CompressedText]:
         """Compress several requests; those that fit as they are cost no scoring."""
         began = time.perf_counter()
+        check_requests(requests)
         counter = resolve_counter(self.counter)
         batch = [candidates(request, self.unit) for request in requests]
         tokens_in = [counter.count(render(units, np.ones(len(units), bool), self).text) for units in batch]
@@ -125,6 +127,20 @@ class Selector(FitOptions, Compressor[CompressedText]):
             whole = render(units, everything, self)
             return Fitted(whole.text, spans_of(units, everything, scores), whole.passage_texts, tokens_in)
         return fit(units, scores, room, counter, self, self.groups(units))
+
+
+def check_requests(requests: Sequence[Request]) -> None:
+    """Refuse what is no sequence of requests.
+
+    Raises
+    ------
+    InputError: names the first thing that is not a Request.
+    """
+    if not isinstance(requests, Sequence) or isinstance(requests, str):
+        raise InputError(f"compress_batch takes a list of Request, got {type(requests).__name__}")
+    for i, request in enumerate(requests):
+        if not isinstance(request, Request):
+            raise InputError(f"requests[{i}] must be a Request, got {type(request).__name__}")
 
 
 def snake_case(name: str) -> str:

@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin
 
-from ctxcomp.errors import InputError, UnknownMethodError
+from ctxcomp.errors import InputError
 
 
 @functools.cache
@@ -28,68 +29,75 @@ def check_fields(instance: Any) -> None:
     ------
     InputError: a value is not what the field takes.
     """
-    for name, kind in field_types(type(instance)).items():
+    for name, kind in field_types(instance.__class__).items():
         value = getattr(instance, name)
         if isinstance(value, list):
             value = tuple(value)
             object.__setattr__(instance, name, value)
-        if not _accepts(kind, value):
-            raise InputError(f"{name} must be {_describe(kind)}, got {value!r}")
+        if not accepts(kind, value):
+            raise InputError(f"{name} must be {describe(kind)}, got {value!r}")
 
 
-def known_fields(cls: type, names: Iterable[str], method: str) -> None:
-    """Refuse names that are not fields of ``cls``, with the nearest one.
-
-    Raises
-    ------
-    UnknownMethodError: a name is not a field.
-    """
-    known = field_types(cls)
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(known))}"
-            raise UnknownMethodError(f"{method} has no field {name!r}{hint}")
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of an unknown name: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.strip().lower(), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def parse_value(text: str) -> Any:
     """A field value from the command line: JSON if it is JSON, else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
-def _accepts(kind: Any, value: Any) -> bool:
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether a value is of an annotated kind: plain types, tuples, unions and literals."""
     origin = get_origin(kind)
     if kind is Any:
         return True
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
     if origin in (Union, types.UnionType):
-        return any(_accepts(part, value) for part in get_args(kind))
+        return any(accepts(part, value) for part in get_args(kind))
     if origin is tuple:
         item = get_args(kind)[0]
-        return isinstance(value, tuple) and all(_accepts(item, v) for v in value)
+        return isinstance(value, tuple) and all(accepts(item, v) for v in value)
+    if origin is type:
+        return isinstance(value, type) and issubclass(value, get_args(kind)[0])
     if kind is type(None):
         return value is None
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return _is_finite(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool):
         return isinstance(value, kind)
-    return origin is not None or not isinstance(kind, type) or isinstance(value, kind)
+    plain = origin or kind
+    return not isinstance(plain, type) or isinstance(value, plain)
 
 
-def _describe(kind: Any) -> str:
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        return False
+
+
+def describe(kind: Any) -> str:
+    """An annotated kind in words."""
     origin = get_origin(kind)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, get_args(kind)))
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(part) for part in get_args(kind))
+        return " or ".join(describe(part) for part in get_args(kind))
     if origin is tuple:
-        return f"a list of {_describe(get_args(kind)[0])}"
+        return f"a list of {describe(get_args(kind)[0])}"
     if kind is type(None):
         return "None"
-    return {str: "text", bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind))
+    if origin is type:
+        return f"a kind of {get_args(kind)[0].__name__}"
+    known = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number"}
+    return known.get(kind, f"a {getattr(origin or kind, '__name__', kind)}")

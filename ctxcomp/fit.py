@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,11 +170,16 @@ def _protected(units: Candidates, pattern: re.Pattern[str] | None) -> Mask:
     return forced
 
 
-def _explicit(spans: object, p: int) -> list[tuple[int, int]]:
+def _explicit(spans: Any, p: int) -> list[tuple[int, int]]:
     try:
-        return [(int(a), int(b)) for a, b in spans]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        raise InputError(f"passages[{p}].metadata['protect'] must be [start, end] pairs, got {spans!r}") from None
+        pairs = [(int(a), int(b)) for a, b in spans]
+    except (TypeError, ValueError, OverflowError):
+        pairs = [(-1, -1)]
+    if any(not 0 <= a <= b < 2**63 for a, b in pairs):
+        raise InputError(
+            f"passages[{p}].metadata['protect'] must be [start, end] pairs, got {spans!r:.200}"
+        )
+    return pairs
 
 
 def _order(

@@ -42,7 +42,7 @@ def _pieces(text: str, spans: list[tuple[int, int]], color: bool) -> list[str]:
 
 
 def _mark(text: str, *, kept: bool, color: bool) -> str:
-    text = _CONTROL.sub("�", text.replace("\r\n", "\n"))
+    text = _CONTROL.sub("�", text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         return text
     if color:

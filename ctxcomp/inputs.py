@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctxcomp.errors import InputError
+from ctxcomp.fields import accepts, describe
 from ctxcomp.types import Passage
 
 FOLDER_SUFFIXES = (".txt", ".md", ".jsonl")
 """What is read from a folder; a file named on its own may have any name if it is text."""
 
 InputFormat = Literal["auto", "text", "jsonl"]
-_JSONL_FIELDS: dict[str, type | tuple[type, ...]] = {"text": str, "id": str, "title": str, "score": (int, float), "metadata": dict}
+_JSONL_FIELDS = {"id": str, "title": str, "score": float, "metadata": dict[str, Any]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,22 @@ def read_sources(paths: Sequence[str], input_format: InputFormat = "auto") -> li
     ------
     InputError: a path is missing, unreadable, binary, wrongly encoded or malformed, or a folder has nothing to read.
     """
+    if list(paths).count("-") > 1:
+        raise InputError("- (standard input) can be read only once")
     return [source for path in paths for source in _read(path, input_format)]
 
 
 def _read(path: str, input_format: InputFormat) -> Iterator[Source]:
     if path == "-":
+        if sys.stdin is None:
+            raise InputError("-: standard input is closed")
         if sys.stdin.isatty():
             sys.stderr.write("reading standard input: type the text and end it with Ctrl-D, or pipe it in\n")
         yield from _parse(sys.stdin.buffer.read(), "-", input_format)
         return
+    if not os.path.exists(path):  # not Path.exists(): Path("") is the current folder, and long names raise
+        raise InputError(f"{path or repr(path)}: no such file or folder")
     place = Path(path)
-    if not place.exists():
-        raise InputError(f"{path}: no such file or folder")
     if place.is_dir():
         files = sorted(p for p in place.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES and _visible(p, place))
         if not files:
@@ -74,8 +80,8 @@ def _parse(data: bytes, name: str, input_format: InputFormat) -> Iterator[Source
     text = decode(data, name)
     if input_format == "jsonl" or (input_format == "auto" and _is_jsonl(text, name)):
         for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip("\ufeff \t\r"):
-                yield Source(_passage(line.strip("\ufeff"), f"{name}:{number}"), name)
+            if line := line.strip("\ufeff \t\r"):
+                yield Source(_passage(line, f"{name}:{number}"), name)
     else:
         yield Source(Passage(text, id=name), name)
 
@@ -88,14 +94,20 @@ def decode(data: bytes, name: str) -> str:
     InputError: the bytes are something else.
     """
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if b"\0" in data[:65536] and not utf16:
+    encoding = "UTF-16" if utf16 else "UTF-8"
+    text = None if b"\0" in data and not utf16 else _decoded(data, name, encoding)
+    if text is None or "\0" in text:
         raise InputError(f"{name}: binary, not text: convert it to text first (for a PDF, with pdftotext)")
+    return text
+
+
+def _decoded(data: bytes, name: str, encoding: str) -> str:
     try:
-        return data.decode("utf-16" if utf16 else "utf-8")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{name}: not UTF-8 text (byte 0x{data[error.start]:02x} at offset {error.start}): "
-            f"convert it first, for example `iconv -f latin1 -t utf-8`"
+            f"{name}: not {encoding} text (byte 0x{data[error.start]:02x} at offset {error.start}): "
+            "convert it first, for example `iconv -f latin1 -t utf-8`"
         ) from None
 
 
@@ -104,7 +116,7 @@ def _is_jsonl(text: str, name: str) -> bool:
         return name.lower().endswith(".jsonl")
     try:
         first = json.loads(text.lstrip("\ufeff").split("\n", 1)[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and "text" in first
 
@@ -113,15 +125,16 @@ def _passage(line: str, where: str) -> Passage:
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error}): a .jsonl file holds one JSON object a line") from None
+        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise InputError(f"{where}: not JSON ({why}): a .jsonl file holds one JSON object a line") from None
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise InputError(
-            f'{where}: no "text": a passage is {{"text": "...", "id": "...", "title": "...", "score": 1.0}}'
+            f'{where}: no "text", or not a string: a passage is {{"text": "…", "id": "…", "title": "…", "score": 1.0}}'
         )
     given = {key: row[key] for key in _JSONL_FIELDS if row.get(key) is not None}
     if isinstance(given.get("id"), int) and not isinstance(given["id"], bool):
         given["id"] = str(given["id"])
     for key, value in given.items():
-        if not isinstance(value, _JSONL_FIELDS[key]) or isinstance(value, bool):
-            raise InputError(f"{where}: {key!r} is {value!r}: wrong kind of value")
-    return Passage(**{"id": where, **given})
+        if not accepts(_JSONL_FIELDS[key], value):
+            raise InputError(f"{where}: {key!r} must be {describe(_JSONL_FIELDS[key])}, got {value!r}")
+    return Passage(row["text"], **{"id": where, **given})

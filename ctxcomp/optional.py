@@ -25,7 +25,7 @@ def require(module: str, *, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != package:
+        if error.name != package:
             raise
         raise MissingDependencyError(
             f"{package!r} is needed here and is not installed: run `pip install 'ctxcomp[{extra}]'`"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ctxcomp.errors import UnknownMethodError
-from ctxcomp.fields import field_types, known_fields
+from ctxcomp.errors import InputError, MissingDependencyError, UnknownMethodError
+from ctxcomp.fields import field_types, nearest
 
 if TYPE_CHECKING:
     from ctxcomp.compressor import Compressor
@@ -27,9 +25,17 @@ class Method:
     summary: str
 
     def resolve(self) -> type[Compressor[CompressedText]]:
-        """The class; imports its module."""
+        """The class; imports its module.
+
+        Raises
+        ------
+        MissingDependencyError: the module or the class cannot be imported.
+        """
         module, _, name = self.target.partition(":")
-        found: type[Compressor[CompressedText]] = getattr(importlib.import_module(module), name)
+        try:
+            found: type[Compressor[CompressedText]] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise MissingDependencyError(f"{self.target} cannot be imported ({error}): install it again") from error
         return found
 
 
@@ -50,6 +56,8 @@ METHODS: dict[str, Method] = {
 
 def methods() -> dict[str, Method]:
     """All methods by name: the built-in ones, and plug-ins from the entry-point group ``ctxcomp.methods``."""
+    from importlib.metadata import entry_points  # slow to import and to search: only where plug-ins matter
+
     plugins = {
         e.name: Method(e.value, f"plug-in of {e.dist.name if e.dist else e.module}")
         for e in entry_points(group=PLUGIN_GROUP)
@@ -57,52 +65,50 @@ def methods() -> dict[str, Method]:
     return plugins | METHODS
 
 
-def load(name: str = DEFAULT_METHOD, **fields: Any) -> Compressor[CompressedText]:
+def load(name: str = DEFAULT_METHOD, /, **fields: Any) -> Compressor[CompressedText]:
     """A compressor by name.
 
     Parameters
     ----------
     name: a method, or several joined by "+": a `Chain` from coarse to fine, as in ``"bm25+token_pruner"``.
     fields: the method's configuration. In a chain a field goes to every stage that has it, and
-        ``stage__field`` to the one stage; ``widen`` is the chain's own.
+        ``stage__field`` to the stages of that name; ``widen`` is the chain's own.
 
     Raises
     ------
     UnknownMethodError: no such method or field; the message has the nearest name.
     InputError: a field does not take this value.
     """
+    if not isinstance(name, str):
+        raise InputError(f"load() takes the name of a method, got {type(name).__name__}")
     names = name.split("+")
-    known = methods()
+    known = METHODS if all(one in METHODS for one in names) else methods()
     for one in names:
         if one not in known:
-            near = difflib.get_close_matches(one, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise UnknownMethodError(f"no method {one!r}: {hint}")
+            raise UnknownMethodError(f"no method {one!r}: {nearest(one, known)}")
     classes = [known[one].resolve() for one in names]
-    if len(names) == 1:
-        known_fields(classes[0], fields, name)
-        return classes[0](**fields)
-    return _chain(names, classes, fields)
-
-
-def _chain(
-    names: list[str], classes: list[type[Compressor[CompressedText]]], fields: dict[str, Any]
-) -> Compressor[CompressedText]:
+    own = {"widen": fields.pop("widen")} if len(names) > 1 and "widen" in fields else {}
+    settings = _settings(names, [field_types(cls) for cls in classes], fields)
+    stages = tuple(cls(**given) for cls, given in zip(classes, settings, strict=True))
+    if len(stages) == 1:
+        return stages[0]
     from ctxcomp.compose import Chain
 
+    return Chain(stages=stages, **own)
+
+
+def _settings(names: list[str], takes: list[dict[str, Any]], fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of each stage."""
     settings: list[dict[str, Any]] = [{} for _ in names]
-    own = {"widen": fields.pop("widen")} if "widen" in fields else {}
     for key, value in fields.items():
         stage, _, field = key.rpartition("__")
-        targets = [
-            i
-            for i, cls in enumerate(classes)
-            if (not stage or names[i] == stage) and (field in field_types(cls) or stage)
-        ]
+        mine = [i for i, one in enumerate(names) if stage in ("", one)]
+        if not mine:
+            raise UnknownMethodError(f"{key!r}: {'+'.join(names)} has no stage {stage!r}")
+        targets = [i for i in mine if field in takes[i]]
         if not targets:
-            raise UnknownMethodError(f"no stage of {'+'.join(names)} takes {key!r}")
+            known = {"widen" for _ in names[1:]}.union(*(takes[i] for i in mine))
+            raise UnknownMethodError(f"{stage or '+'.join(names)} has no field {field!r}: {nearest(field, known)}")
         for i in targets:
             settings[i][field] = value
-    for one, cls, chosen in zip(names, classes, settings, strict=True):
-        known_fields(cls, chosen, one)
-    return Chain(stages=tuple(cls(**s) for cls, s in zip(classes, settings, strict=True)), **own)
+    return settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,10 +32,21 @@ class Passage:
     embedding: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise InputError(f"Passage.text must be a str, got {type(self.text).__name__}")
-        if self.score is not None and not isinstance(self.score, (int, float)):
-            raise InputError(f"Passage.score must be a number or None, got {type(self.score).__name__}")
+        for name, kind, optional in (("text", str, False), ("id", str, False), ("title", str, True)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (optional and value is None):
+                raise InputError(f"Passage.{name} must be a str, got {type(value).__name__}")
+        if not isinstance(self.metadata, Mapping):
+            raise InputError(f"Passage.metadata must be a mapping, got {type(self.metadata).__name__}")
+        if self.score is not None and not _is_finite(self.score):
+            raise InputError(f"Passage.score must be a finite number or None, got {self.score!r:.50}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +139,8 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.query, str):
             raise InputError(f"query must be a str (empty for none), got {type(self.query).__name__}")
-        if isinstance(self.passages, (str, Passage)):
-            raise InputError("passages must be a sequence of Passage, got a single one: wrap it in a list")
+        if isinstance(self.passages, (str, Passage)) or not isinstance(self.passages, Iterable):
+            raise InputError(f"passages must be a sequence of Passage, got {type(self.passages).__name__}")
         object.__setattr__(self, "passages", tuple(self.passages))
         for i, passage in enumerate(self.passages):
             if not isinstance(passage, Passage):

@@ -30,7 +30,7 @@ def test_keep_rounds_down_and_only_real_fractions(keep, tokens_in, expected):
 def test_a_passage_is_text():
     with pytest.raises(InputError, match="must be a str, got bytes"):
         Passage(b"x")
-    with pytest.raises(InputError, match="score must be a number"):
+    with pytest.raises(InputError, match="score must be a finite number"):
         Passage("x", score="high")
 
 

@@ -14,6 +14,7 @@ from ctxcomp.encode.tokens import Tokens, tokenize
 from ctxcomp.encode.windows import owners, windows
 from ctxcomp.errors import InputError
 from ctxcomp.loading import Pooling
+from ctxcomp.progress import tracked
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -171,7 +172,7 @@ class Encoder:
         distinct = [np.frombuffer(key, dtype=np.int64) for key in unique]
         self._check(distinct)
         results: list[Floats] = [np.empty(0, np.float32)] * len(distinct)
-        for batch in plan([len(array) for array in distinct], self.batch_tokens):
+        for batch in tracked(plan([len(array) for array in distinct], self.batch_tokens)):
             ids, lengths = pad([distinct[i] for i in batch], self.pad_id)
             states = self.backend.run(ids, lengths, output)
             for row, i, length in zip(states, batch, lengths, strict=True):

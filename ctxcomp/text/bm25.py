@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
+from ctxcomp.errors import InputError
 
 # Runs of letters and digits; scripts written without spaces are matched character by character.
 _WORD = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_]+")
@@ -43,7 +45,15 @@ class Bm25(Selector):
 
     k1: float = 1.5
     b: float = 0.75
-    passage_weight: float = 0.5
+    passage_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k1 < 0 or not 0 <= self.b <= 1 or self.passage_weight < 0:
+            raise InputError(
+                f"bm25 takes k1 >= 0, b in [0, 1] and passage_weight >= 0, got k1={self.k1}, b={self.b}, "
+                f"passage_weight={self.passage_weight}"
+            )
 
     def score(self, batch: Sequence[Candidates]) -> list[Scores]:
         """BM25 of each unit plus ``passage_weight`` times that of its passage."""
@@ -60,6 +70,8 @@ class Bm25(Selector):
     def _bm25(self, texts: Sequence[str], query: Sequence[str]) -> Scores:
         import bm25s
 
+        # The library sets its logger to DEBUG, and would write a line an index into any application's log.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         corpus = [words(text) for text in texts]
         wanted = [word for word in query if any(word in unit for unit in corpus)] if query else []
         if not wanted:

@@ -48,6 +48,12 @@ class EmbeddingSelect(EncoderOptions, Selector):
     position_weight: float = 0.0
     reuse_embeddings: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("passage_weight", "retriever_weight", "position_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
     def score(self, batch: Sequence[Candidates]) -> list[Scores]:
         """One pass of the encoder over the queries, passages and units of all requests."""
         vectors = self._embed(batch)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
+from ctxcomp.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class Random(Selector):
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.seed < 2**63:
+            raise InputError("seed must be in [0, 2**63)")
 
     def score(self, batch: Sequence[Candidates]) -> list[Scores]:
         """Uniform in [0, 1)."""

@@ -44,5 +44,5 @@ def test_plurals_and_possessives_meet():
 
 
 def test_settings_are_checked():
-    with pytest.raises(InputError, match="k1 must be a number"):
+    with pytest.raises(InputError, match="k1 must be a finite number"):
         load("bm25", k1="high")
