@@ -124,7 +124,7 @@ def resolve_counter(spec: CounterLike | None = None) -> TokenCounter:
 
 @functools.cache
 def _default_counter() -> TokenCounter:
-    if _is_cached(DEFAULT_ENCODING):
+    if is_cached(DEFAULT_ENCODING):
         return _tiktoken_counter(DEFAULT_ENCODING)
     return _stand_in(DEFAULT_ENCODING, "its vocabulary is not in tiktoken's cache")
 
@@ -155,7 +155,7 @@ def _named_counter(name: str) -> TokenCounter:
 
 
 def _encoding_counter(encoding: str) -> TokenCounter:
-    if not _is_cached(encoding) and _is_offline():
+    if not is_cached(encoding) and _is_offline():
         return _stand_in(encoding, "its vocabulary is not in tiktoken's cache and the process is offline")
     try:
         return _tiktoken_counter(encoding)
@@ -167,7 +167,7 @@ def _is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
-def _is_cached(encoding: str) -> bool:
+def is_cached(encoding: str) -> bool:
     directory = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if directory is None:
         directory = os.path.join(tempfile.gettempdir(), "data-gym-cache")

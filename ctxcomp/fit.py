@@ -176,9 +176,7 @@ def _explicit(spans: Any, p: int) -> list[tuple[int, int]]:
     except (TypeError, ValueError, OverflowError):
         pairs = [(-1, -1)]
     if any(not 0 <= a <= b < 2**63 for a, b in pairs):
-        raise InputError(
-            f"passages[{p}].metadata['protect'] must be [start, end] pairs, got {spans!r:.200}"
-        )
+        raise InputError(f"passages[{p}].metadata['protect'] must be [start, end] pairs, got {spans!r:.200}")
     return pairs
 
 

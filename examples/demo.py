@@ -23,7 +23,7 @@ def main() -> None:
     print(f"tokens     {stats.tokens_in} before, {stats.tokens_out} after, counted by {stats.counter}")
     print(f"keep       {stats.keep:.3f}")
     print(f"time       {stats.seconds * 1000:.0f} ms, loading the model included")
-    print("\nTry it on your own files:  .venv/bin/ctxcomp compress -q QUESTION --tokens 500 --format highlight PATH ...")
+    print("\nOn your own files:  .venv/bin/ctxcomp compress -q QUESTION --tokens 500 --format highlight PATH ...")
 
 
 if __name__ == "__main__":

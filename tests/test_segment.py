@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 import regex
-from ctxcomp_eval.bench import segmenters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcomp.errors import InputError
 from ctxcomp.segment import DEFAULT_WHOLE, GAP, Kind, Units, segment
+from ctxcomp_eval.bench import segmenters
 
 LEVELS = ("passage", "paragraph", "sentence", "word")
 SCRIPTS = [

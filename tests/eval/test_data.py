@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from ctxcomp_eval.data import bucket, data_dir, in_dev, load, read_rows
-from ctxcomp_eval.retention import retained
 
 from ctxcomp.errors import InputError
 from ctxcomp.types import Passage
+from ctxcomp_eval.data import bucket, data_dir, in_dev, load, read_rows
+from ctxcomp_eval.retention import retained
 
 
 @pytest.fixture

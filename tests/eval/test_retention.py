@@ -2,6 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctxcomp.errors import InputError
 from ctxcomp_eval.retention import (
     Outcome,
     answerable,
@@ -11,10 +15,6 @@ from ctxcomp_eval.retention import (
     retained,
     summarise,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from ctxcomp.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ctxcomp_eval.token_head_data import Labelled, pack, qamr, ranking, soften, survival
-from ctxcomp_eval.token_head_model import TokenHead
-from ctxcomp_eval.train_token_head import Trainer, batches, loss_of, parse
 from safetensors import safe_open
 
 import ctxcomp.types
+from ctxcomp_eval.token_head_data import Labelled, pack, qamr, ranking, soften, survival
+from ctxcomp_eval.token_head_model import TokenHead
+from ctxcomp_eval.train_token_head import Trainer, batches, loss_of, parse
 
 WEIGHTS = Path(ctxcomp.types.__file__).parent / "weights"
 HEAD = WEIGHTS / "token_head.safetensors"
@@ -247,9 +247,8 @@ def test_articles_can_be_labelled_useless(tmp_path):
 
 
 def test_real_labels_are_sane():
-    from ctxcomp_eval.data import data_dir
-
     from ctxcomp.errors import InputError
+    from ctxcomp_eval.data import data_dir
 
     try:
         folder = data_dir()
