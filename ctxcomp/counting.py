@@ -168,6 +168,7 @@ def _is_offline() -> bool:
 
 
 def is_cached(encoding: str) -> bool:
+    """Whether tiktoken can load an encoding without a network."""
     directory = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if directory is None:
         directory = os.path.join(tempfile.gettempdir(), "data-gym-cache")
