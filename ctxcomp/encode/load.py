@@ -32,7 +32,7 @@ def load_encoder(
     dtype: Dtype = "auto",
     device: str = "auto",
     threads: int = 0,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 2048,
     pooling: Pooling | None = None,
     revision: str | None = None,
     allow_download: bool = False,
@@ -47,7 +47,8 @@ def load_encoder(
     dtype: "auto" is float32 on a CPU, float16 on a GPU; "int8" is for ONNX Runtime, the half formats for torch.
     device: "auto" is a GPU where torch sees one.
     threads: CPU threads of ONNX Runtime, 0 for its own choice. torch keeps its process-wide setting.
-    batch_tokens: padded tokens per forward pass, at most; bounds peak memory.
+    batch_tokens: padded tokens per forward pass, at most; bounds peak memory. MiniLM on 10,000 tokens in windows of
+        512, 2 cores, best of 5: 0.86 s at 1,024, 0.87 at 2,048, 0.89 at 4,096, 0.94 at 8,192.
     pooling: overrides the checkpoint's.
     revision, allow_download: as for ``loading.open_checkpoint``.
 

@@ -28,7 +28,7 @@ class EncoderOptions:
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     device: str = "auto"
     threads: int = 0
-    batch_tokens: int = 8192
+    batch_tokens: int = 2048
 
     def head_source(self) -> str:
         """The head that the method needs: "none", "token" for the checkpoint's own, or a head file."""
