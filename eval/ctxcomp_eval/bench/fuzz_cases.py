@@ -159,7 +159,7 @@ def _passage(rng: random.Random) -> Passage:
         text,
         id=rng.choice(("", "a", "doc-1", "{id}", "章")),
         title=rng.choice((None, "", "A title", "Der Titel: „Ende“", "题目\ud800", " padded \n")),
-        score=rng.choice((None, 0.0, -1.5, rng.random(), float("inf"))),
+        score=rng.choice((None, 0.0, -1.5, rng.random(), 1e300)),
         metadata=metadata,
     )
 
