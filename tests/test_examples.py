@@ -1,0 +1,29 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+def run(root, name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(root / "examples" / name)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_demo_compresses_the_projects_own_documents(root):
+    printed = run(root, "demo.py")
+    assert "budget" in printed
+    before, after = map(int, re.search(r"tokens +(\d+) before, (\d+) after", printed).groups())
+    assert 0 < after <= 150 < before
+
+
+def test_a_method_of_ones_own(root):
+    assert "Who had left the gate open?" in run(root, "new_method.py")
+
+
+@pytest.mark.parametrize("name", ["demo.py", "new_method.py"])
+def test_examples_are_short(root, name):
+    assert len((root / "examples" / name).read_text().splitlines()) < 50
