@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -197,18 +198,43 @@ def _progress() -> Iterator[None]:
 
     bar = tqdm(desc="compressing", unit="batch", delay=PROGRESS_DELAY_SECONDS, leave=False, disable=sys.stderr is None)
     # Whatever the method does, and whether or not it runs in batches, one sign of life.
-    first = threading.Timer(PROGRESS_DELAY_SECONDS, bar.refresh)
+    first = threading.Timer(PROGRESS_DELAY_SECONDS, bar.update, (0,))
     first.daemon = True
 
     def advance(done: int, total: int) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         bar.total = total
         bar.update(done - bar.n)
 
     first.start()
     try:
-        with listen(advance):
+        with _interrupts() as interrupted, listen(advance):
             yield
     finally:
         first.cancel()
         first.join()
         bar.close()
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Remember an interrupt: the import of an extension module can swallow the exception or turn it into another."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def remember(*_: object) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted
+    except ImportError:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

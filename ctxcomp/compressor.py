@@ -110,7 +110,10 @@ class Selector(FitOptions, Compressor[CompressedText]):
         open_ = [
             i
             for i, units in enumerate(batch)
-            if len(units) and budgets[i] and not (self.keeps_all and tokens_in[i] <= budgets[i])
+            if len(units)
+            # Units of no tokens, control characters, fit into a budget of 0.
+            and (budgets[i] or self.min_score is not None)
+            and not (self.keeps_all and tokens_in[i] <= budgets[i])
         ]
         for i, fresh in zip(open_, self.score([batch[i] for i in open_]) if open_ else [], strict=True):
             if fresh.shape != (len(batch[i]),) or not np.isfinite(fresh).all():
