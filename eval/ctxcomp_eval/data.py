@@ -7,17 +7,23 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ctxcomp.errors import InputError
 from ctxcomp.types import Passage
 
+FILE_SUFFIXES = (".jsonl", ".csv")
+"""What users' own files may be."""
 DEV_PERCENT = {"span_dev": 5, "hotpot_dev": 33}
 """Share of the training rows that each dev split takes; nothing may be trained on these rows."""
+
+
+Evidence: TypeAlias = tuple[int, int, int]
+"""A stretch of a passage: its index, first character and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,15 @@ class Example:
     ----------
     id: unique within its set.
     question: what is asked.
-    answers: accepted answers, any one of them counts.
+    answers: accepted answers, any one of them counts; empty where nothing is asked.
     passages: what a compressor is given, in the order of the set.
     gold: indices of the passages that hold the answer; empty where the set does not say.
-    support: labelled evidence as (passage, start, end) in characters: sentences in HotpotQA, the answer
-        itself in SQuAD-like sets, nothing in nq20 and users' files.
+    support: labelled evidence as (passage, start, end) in characters: sentences in HotpotQA, clauses in CUAD, turns
+        in QMSum, the words to keep in sentence compression, the answer itself in SQuAD-like sets, nothing in nq20
+        and users' files.
+    kind: what sort of question it is, where the set says.
+    needed: pieces that must all remain to answer, where finding one of ``answers`` is not what counts: the parts of a
+        list, the numbers of a calculation.
     """
 
     id: str
@@ -40,7 +50,14 @@ class Example:
     answers: tuple[str, ...]
     passages: tuple[Passage, ...]
     gold: frozenset[int] = frozenset()
-    support: tuple[tuple[int, int, int], ...] = ()
+    support: tuple[Evidence, ...] = ()
+    kind: str = ""
+    needed: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> str:
+        """All passages as one text: what "the answer is in the full context" is judged on."""
+        return "\n\n".join(passage.text for passage in self.passages)
 
 
 def data_dir() -> Path:
@@ -100,7 +117,7 @@ def _passages(row: dict[str, Any]) -> Example:
     )
     gold = frozenset(i for i, p in enumerate(row["passages"]) if p.get("gold"))
     support = tuple((i, *span) for i, p in enumerate(row["passages"]) for span in p.get("support", ()))
-    return Example(row["id"], row["question"], tuple(row["answers"]), passages, gold, support)
+    return Example(row["id"], row["question"], tuple(row["answers"]), passages, gold, support, row.get("type", ""))
 
 
 def _one_passage(id: str, question: str, answers: Sequence[str], text: str, title: str | None, start: int) -> Example:
@@ -155,17 +172,47 @@ def load(name: str, limit: int | None = None) -> list[Example]:
     ------
     InputError: no such set or file, or a row that cannot be used; the message has its line number.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be 1 or more, got {limit}: leave it out for all questions")
     if name in SETS:
-        return list(islice(SETS[name](data_dir()), limit))
+        return first(SETS[name](data_dir()), limit)
     path = Path(name)
-    if path.suffix not in (".jsonl", ".csv"):
+    if path.suffix not in FILE_SUFFIXES:
         raise InputError(f"no data set {name!r}: known are {', '.join(SETS)}, or give a .jsonl or .csv file")
-    examples = [_user_example(path, row) for row in islice(_user_rows(path), limit)]
+    examples = first((_user_example(path, row) for row in _user_rows(path)), limit)
     if not examples:
         raise InputError(f"{path.name} has no questions in it")
     return examples
+
+
+def first(examples: Iterable[Example], limit: int | None) -> list[Example]:
+    """The first so many examples, or all for None.
+
+    Raises
+    ------
+    InputError: the limit is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be 1 or more, got {limit}: leave it out for all questions")
+    return list(islice(examples, limit))
+
+
+def sample(examples: Iterable[Example], limit: int | None) -> list[Example]:
+    """All examples, or a fixed random sample of them: the same on every machine, and part of every larger one.
+
+    For sets whose neighbours share a document: the first so many would all be about the same few. The order stays that
+    of the set, so that a batch holds one document's questions and encoders read it once.
+
+    Parameters
+    ----------
+    limit: how many at most, >= 1; None for all.
+
+    Raises
+    ------
+    InputError: the limit is less than 1.
+    """
+    everything = list(examples)
+    order = sorted(everything, key=lambda example: hashlib.sha256(example.id.encode()).digest())
+    chosen = {example.id for example in first(order, limit)}
+    return [example for example in everything if example.id in chosen]
 
 
 def _user_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -46,7 +46,9 @@ def test_nq20(data):
 
 
 def test_hotpot10_support_lies_in_gold_passages(data):
-    for example in load("hotpot10", limit=40):
+    examples = load("hotpot10", limit=40)
+    assert {example.kind for example in examples} == {"bridge", "comparison"}
+    for example in examples:
         assert len(example.gold) == 2
         assert example.support
         for passage, start, end in example.support:
@@ -84,6 +86,7 @@ def test_jsonl(tmp_path):
     first, second = load(write(tmp_path, "q.jsonl", "\n\n".join(map(json.dumps, rows)) + "\n"))
     assert first.passages == (Passage("one"), Passage("two", id="2", title="T"))
     assert first.answers == ("A", "B")
+    assert first.context == "one\n\ntwo"
     assert first.id == "line-1"
     assert (second.id, second.answers, second.passages) == ("mine", ("C",), (Passage("three"),))
 
