@@ -1,4 +1,4 @@
-"""The command line: ``ctxcomp compress`` and ``ctxcomp list``.
+"""The command line: ``ctxcomp compress``, ``ctxcomp eval`` and ``ctxcomp list``.
 
 Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error; 130 interrupted.
 """
@@ -20,6 +20,7 @@ from ctxcomp.counting import CounterLike, resolve_counter
 from ctxcomp.errors import CtxcompError, InputError
 from ctxcomp.fields import parse_value
 from ctxcomp.inputs import Source, read_sources
+from ctxcomp.optional import require
 from ctxcomp.registry import DEFAULT_METHOD, load, methods
 from ctxcomp.types import Budget, CompressedText
 from ctxcomp.version import __version__
@@ -28,7 +29,9 @@ PROGRESS_DELAY_SECONDS = 1.0
 MESSAGE_CHARACTERS = 1000
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the status of bad input."""
+
     def error(self, message: str) -> NoReturn:
         """One line instead of the whole usage."""
         sys.exit(_say(f"{_short(message)} (see `{self.prog} --help`)", 2))
@@ -52,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (OSError, MemoryError) as error:
         return _say(f"{type(error).__name__}: {error}", 1)
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _say(": ".join(["interrupted", *map(str, stop.args)]), 130)
 
 
 def _say(message: object, status: int) -> int:
@@ -73,9 +76,9 @@ def _short(message: object) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ctxcomp", description="Compress retrieved passages under a hard token budget.")
+    parser = Parser(prog="ctxcomp", description="Compress retrieved passages under a hard token budget.")
     parser.add_argument("--version", action="version", version=f"ctxcomp {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
     compress = commands.add_parser("compress", help="keep the best of files, folders or standard input")
     compress.add_argument(
@@ -109,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     compress.set_defaults(run=_compress)
 
+    # Its options are its own: a sign that no argument begins with makes all of them positional here.
+    evaluate = commands.add_parser("eval", help="measure methods on questions", add_help=False, prefix_chars="\0")
+    evaluate.add_argument("arguments", nargs="*")
+    evaluate.set_defaults(run=_eval)
+
     listing = commands.add_parser("list", help="show the methods")
     listing.set_defaults(run=_list)
     return parser
@@ -117,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(_: argparse.Namespace) -> int:
     known = methods()
     width = max(map(len, known))
-    _write("\n".join(f"{name:<{width}}  {method.summary}" for name, method in known.items()))
+    write_out("\n".join(f"{name:<{width}}  {method.summary}" for name, method in known.items()))
     return 0
 
 
@@ -133,11 +141,17 @@ def _compress(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         counter = getattr(compressor, "counter", None)
         # What has no UTF-8, a lone surrogate, is a backslash escape in JSON as it is in Python.
-        _write(json.dumps(as_json(result, sources, counter), ensure_ascii=False, indent=2), "backslashreplace")
+        write_out(json.dumps(as_json(result, sources, counter), ensure_ascii=False, indent=2), "backslashreplace")
     else:
-        _write(result.text if arguments.format == "text" else _highlighted(result, sources))
+        write_out(result.text if arguments.format == "text" else _highlighted(result, sources))
         _to_stderr(str(result.stats))
     return 0
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    with _interrupts():
+        status: int = require("ctxcomp_eval.command", extra="eval").main(arguments.arguments)
+    return status
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -182,7 +196,13 @@ def as_json(result: CompressedText, sources: list[Source], counter: CounterLike)
     }
 
 
-def _write(text: str, errors: str = "replace") -> None:
+def write_out(text: str, errors: str = "replace") -> None:
+    """To standard output as UTF-8, whatever the terminal's encoding.
+
+    Raises
+    ------
+    OSError: it is closed.
+    """
     if sys.stdout is None:
         raise OSError("standard output is closed")
     sys.stdout.buffer.write(text.encode("utf-8", errors) + (b"" if text.endswith("\n") else b"\n"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -9,8 +11,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import ctxcomp
+
 ROOT = Path(__file__).resolve().parents[2]
 """The repository: results go to eval/results, files of runs in progress to runs/ (ignored by git)."""
+
+_DECISIVE = tuple(
+    "tasks/*.py peers/*.py data.py faithfulness.py retention.py runner.py answers.py reader.py llm.py weights/*".split()
+)
 
 
 def commit() -> str:
@@ -24,6 +32,18 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@functools.cache
+def sources() -> str:
+    """A digest of what decides results, methods, tasks, answerers and weights: it tells uncommitted changes apart."""
+    library, package = Path(ctxcomp.__file__).parent, Path(__file__).parent
+    files = {p for pattern in ("*.py", "*.safetensors") for p in library.rglob(pattern)}
+    files |= {p for pattern in _DECISIVE for p in package.glob(pattern) if p.is_file()}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def versions(*packages: str) -> str:

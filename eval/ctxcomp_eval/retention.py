@@ -1,14 +1,14 @@
-"""Answer retention: is the answer still in the compressed context, and how sure are we of the share."""
+"""Is the answer still in the compressed context, and how sure are we of a mean: bootstrap intervals."""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ctxcomp.errors import InputError
 
@@ -89,78 +89,3 @@ def paired_difference(first: ArrayLike, second: ArrayLike, *, resamples: int = 1
     if a.shape != b.shape:
         raise InputError(f"a paired difference needs the same questions on both sides, got {a.shape} and {b.shape}")
     return bootstrap(a - b, resamples=resamples, seed=seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One question under one method and budget: one line of a run's JSON-lines file.
-
-    Parameters
-    ----------
-    id: the question's.
-    answerable: whether the answer is in the full context; only those questions count.
-    retained: whether it is in the compressed one.
-    seconds: wall time of the compression, an equal share of its batch.
-    """
-
-    id: str
-    answerable: bool
-    retained: bool
-    tokens_in: int
-    tokens_out: int
-    seconds: float
-    counter: str
-    fallback: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One method at one budget over a data set: one row of the results."""
-
-    method: str
-    settings: str
-    keep_asked: float
-    keep_spent: float
-    tokens_out: float
-    retention: float
-    low: float
-    high: float
-    n: int
-    seconds_p50: float
-    fallbacks: int
-    counter: str
-
-
-def answerable(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    """1 or 0 per question whose answer is in the full context: retained or not."""
-    return np.asarray([outcome.retained for outcome in outcomes if outcome.answerable], dtype=np.float64)
-
-
-def summarise(method: str, settings: str, keep: float, outcomes: Sequence[Outcome]) -> Run:
-    """Aggregate the outcomes of one method at one budget.
-
-    Raises
-    ------
-    InputError: no question has its answer in the full context.
-    """
-    values = answerable(outcomes)
-    if not values.size:
-        raise InputError(
-            f"none of the {len(outcomes)} questions has its answer in the full context: nothing to measure"
-        )
-    retention = bootstrap(values)
-    counters = sorted({outcome.counter for outcome in outcomes})
-    return Run(
-        method=method,
-        settings=settings,
-        keep_asked=keep,
-        keep_spent=float(np.mean([o.tokens_out / o.tokens_in if o.tokens_in else 1.0 for o in outcomes])),
-        tokens_out=float(np.mean([o.tokens_out for o in outcomes])),
-        retention=retention.mean,
-        low=retention.low,
-        high=retention.high,
-        n=values.size,
-        seconds_p50=float(np.median([o.seconds for o in outcomes])),
-        fallbacks=sum(o.fallback is not None for o in outcomes),
-        counter="+".join(counters),
-    )

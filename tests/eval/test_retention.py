@@ -1,20 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxcomp.errors import InputError
-from ctxcomp_eval.retention import (
-    Outcome,
-    answerable,
-    bootstrap,
-    normalise,
-    paired_difference,
-    retained,
-    summarise,
-)
+from ctxcomp_eval.retention import bootstrap, normalise, paired_difference, retained
 
 
 @pytest.mark.parametrize(
@@ -115,104 +105,3 @@ def test_pairing_sees_what_separate_intervals_do_not():
 def test_pairing_needs_the_same_questions():
     with pytest.raises(InputError, match="same questions"):
         paired_difference([1, 0], [1])
-
-
-def outcome(**changes):
-    given = {"id": "q", "answerable": True, "retained": True, "tokens_in": 100, "tokens_out": 20, "seconds": 0.1}
-    return Outcome(**{**given, "counter": "cl100k_base", **changes})
-
-
-def test_only_answerable_questions_count():
-    outcomes = [outcome(), outcome(retained=False), outcome(answerable=False), outcome(answerable=False)]
-    assert answerable(outcomes).tolist() == [1.0, 0.0]
-    run = summarise("bm25", "{}", 0.2, outcomes)
-    assert (run.retention, run.n) == (0.5, 2)
-    assert run.low <= run.retention <= run.high
-
-
-def test_summary_of_tokens_time_and_fallbacks():
-    outcomes = [
-        outcome(seconds=0.1),
-        outcome(seconds=0.2, tokens_out=40, fallback="out of memory"),
-        outcome(seconds=9.0, tokens_in=0, tokens_out=0, counter="o200k_base"),
-    ]
-    run = summarise("bm25", "{}", 0.2, outcomes)
-    assert run.keep_spent == pytest.approx((0.2 + 0.4 + 1.0) / 3)
-    assert run.tokens_out == pytest.approx(20)
-    assert run.seconds_p50 == 0.2
-    assert run.fallbacks == 1
-    assert run.counter == "cl100k_base+o200k_base"
-
-
-def test_nothing_answerable_is_an_error_not_a_zero():
-    with pytest.raises(InputError, match="nothing to measure"):
-        summarise("bm25", "{}", 0.2, [outcome(answerable=False)])
-
-
-@pytest.fixture
-def bench():
-    from ctxcomp_eval.bench import retention
-
-    return retention
-
-
-@pytest.fixture
-def questions(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    rows = [
-        {
-            "question": f"Where does person {i} live?",
-            "answer": f"city{i}",
-            "passages": [f"Person {i} lives in city{i}. " + "Other words follow here. " * 6, "Nothing of note. " * 5],
-        }
-        for i in range(5)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
-
-
-def arguments(path, tmp_path, methods="truncate,bm25", keep="0.25,1.0"):
-    given = {"data": path, "methods": methods, "keep": keep, "runs": tmp_path / "runs", "out": tmp_path / "out"}
-    return [text for key, value in given.items() for text in (f"--{key}", str(value))]
-
-
-def test_benchmark_end_to_end(bench, questions, tmp_path, capsys):
-    bench.main(arguments(questions, tmp_path))
-    lines = (tmp_path / "out" / "retention_mine.csv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1 + 4
-    assert lines[0].startswith("method,settings,keep_asked,keep_spent,tokens_out,retention,low,high,n,seconds_p50")
-    row = dict(zip(lines[0].split(","), lines[1].split(","), strict=False))
-    assert row["method"] == "bm25"
-    assert 0 < float(row["keep_spent"]) <= 0.25
-    assert row["n"] == "5"
-    printed = capsys.readouterr().out
-    assert printed.count("| bm25 |") == 2
-    assert "1.000 [1.000, 1.000]" in printed
-
-
-def test_benchmark_resumes_after_a_torn_line(bench, questions, tmp_path, capsys):
-    bench.main(arguments(questions, tmp_path, "truncate", "0.5"))
-    (path,) = (tmp_path / "runs" / "retention_mine").glob("truncate_*_keep0.5_*.jsonl")
-    whole = path.read_text(encoding="utf-8")
-    rows = whole.splitlines(keepends=True)
-    marked = rows[0].replace('"seconds": ', '"seconds": 7')  # would not survive a second compression
-    path.write_text(marked + rows[1] + rows[2][:30], encoding="utf-8")
-    bench.main(arguments(questions, tmp_path, "truncate", "0.5"))
-    resumed = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    assert resumed[0] == marked
-    assert [json.loads(row)["id"] for row in resumed] == [json.loads(row)["id"] for row in rows]
-
-
-def test_results_of_other_runs_stay_in_the_file(bench, questions, tmp_path):
-    bench.main(arguments(questions, tmp_path, "truncate", "0.5"))
-    bench.main(arguments(questions, tmp_path, "bm25", "0.5"))
-    bench.main(arguments(questions, tmp_path, "truncate", "0.5"))
-    lines = (tmp_path / "out" / "retention_mine.csv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [line.split(",")[0] for line in lines] == ["bm25", "truncate"]
-
-
-def test_method_settings(bench):
-    method = bench.Method.parse("embedding_select?floor=0.5&unit=sentence&merge=true")
-    assert method.name == "embedding_select"
-    assert method.fields == {"floor": 0.5, "unit": "sentence", "merge": True}
-    assert bench.Method.parse(" bm25 ").settings == "{}"

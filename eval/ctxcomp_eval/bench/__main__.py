@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
-METHODS = "random,truncate?by_passage_score=true,bm25,embedding_select,token_pruner"
+from ctxcomp_eval.bench.common import RESULTS
+
+EVALUATION = ("--data", "nq20", "--methods", "sentence_pruner,embedding_select,token_pruner", "--out", str(RESULTS))
 BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("segmenters",),
     ("encoders",),
@@ -14,7 +16,6 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("call_share",),
     ("memory",),
     ("budget_fuzz",),
-    ("retention", "--data", "nq20", "--methods", METHODS),
 )
 WITH_PEER = ("llmlingua_speed", "llmlingua_parity")
 """These need the peer's environment, named by CTXCOMP_PEER_PYTHON."""
@@ -25,10 +26,17 @@ def main() -> int:
     failed = []
     for name, *arguments in (*BENCHMARKS, *((name,) for name in WITH_PEER if peer)):
         print(f"\n== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"ctxcomp_eval.bench.{name}", *arguments], check=False).returncode:
+        if _fails(f"ctxcomp_eval.bench.{name}", *arguments):
             failed.append(name)
+    print("\n== ctxcomp eval", flush=True)
+    if _fails("ctxcomp", "eval", *EVALUATION):
+        failed.append("eval")
     print(f"\nfailed: {', '.join(failed) or 'none'}" + ("" if peer else f"; left out, no peer: {', '.join(WITH_PEER)}"))
     return int(bool(failed))
+
+
+def _fails(*arguments: str) -> bool:
+    return bool(subprocess.run([sys.executable, "-m", *arguments], check=False).returncode)
 
 
 if __name__ == "__main__":

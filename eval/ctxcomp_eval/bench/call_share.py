@@ -24,15 +24,18 @@ from tqdm import tqdm
 from ctxcomp import compressor, load
 from ctxcomp.encode.encoder import Encoder
 from ctxcomp.text.embedding_select import EmbeddingSelect
-from ctxcomp.text.token_pruner import DEFAULT_HEAD, TokenPruner
+from ctxcomp.text.sentence_pruner import SentencePruner
+from ctxcomp.text.token_pruner import TokenPruner
 from ctxcomp.types import Budget, Passage
 from ctxcomp_eval import data
 from ctxcomp_eval.bench.common import RESULTS, percentiles, wiki_passages, write_csv
 
-Method = EmbeddingSelect | TokenPruner
+Method = EmbeddingSelect | SentencePruner | TokenPruner
 SETTINGS: dict[str, dict[str, Any]] = {
     "embedding_select": {},
     "embedding_select words": {"unit": "word"},
+    "sentence_pruner": {},
+    "sentence_pruner 8 read": {"cross_passages": 8},
     "token_pruner": {},
     "token_pruner elided": {"elision": "[…]", "header": "[{id}]\n"},
 }
@@ -120,9 +123,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     questions = [example.question for example in data.load("span_dev", options.calls + 2)]
     rows = []
     for name in tqdm(SETTINGS, disable=None):
-        if name.startswith("token_pruner") and not DEFAULT_HEAD.is_file():
-            print(f"{name}: left out, {DEFAULT_HEAD.name} is not there yet")
-            continue
         rows.append(measure(name, passages, questions, options.keep))
         shares = " ".join(f"{k[6:]} {v:.1%}" for k, v in rows[-1].items() if k.startswith("share_"))
         print(f"{name}: p50 {rows[-1]['p50_s'] * 1000:.0f} ms; {shares}", flush=True)

@@ -120,7 +120,7 @@ def run(sizes: Sequence[int], levels: Sequence[Level], repeats: int) -> Iterator
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--units", default="1000,10000,100000,300000", help="comma-separated")
+    parser.add_argument("--units", default="1000,10000,100000", help="comma-separated")
     parser.add_argument("--levels", default="word,sentence", help="comma-separated")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "fit_speed.csv")
