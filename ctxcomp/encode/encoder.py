@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctxcomp.encode.batching import pad, plan
-from ctxcomp.encode.tokens import Tokens, tokenize
+from ctxcomp.encode.tokens import Tokens, part_of_tokens, tokenize
 from ctxcomp.encode.windows import owners, windows
 from ctxcomp.errors import InputError
 from ctxcomp.loading import Pooling
@@ -116,9 +116,47 @@ class Encoder:
             weights = np.array([max(1, b - a) for a, b in cut], dtype=np.float32)
             vectors[row] = weights @ np.stack(pooled[start : start + len(cut)]) / weights.sum()
             start += len(cut)
-        if normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return _unit_length(vectors) if normalize else vectors
+
+    def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[NDArray[np.int64]], *, overlap: int = 32
+    ) -> tuple[Floats, list[Floats]]:
+        """Vectors of texts and of parts of them from one pass: each the mean of its tokens' states, of length 1.
+
+        A part's vector knows the text around it (late chunking, Günther et al. 2024). A token in two windows has the
+        states of the one with more context; a part without tokens has the vector of its text.
+
+        Parameters
+        ----------
+        parts: per text int64 ``[k, 2]``, half-open character ranges in ascending order that do not overlap.
+        overlap: tokens that neighbouring windows share, at least; cut to half a window.
+
+        Returns
+        -------
+        float32 ``[texts, hidden]``, and per text float32 ``[k, hidden]``.
+        """
+        size = self._window(self.window)
+        tokens = self.tokenize(texts)
+        spans = [windows(len(t), size, min(overlap, size // 2)) for t in tokens]
+        sequences = [self.with_specials(t.ids[a:b]) for t, cut in zip(tokens, spans, strict=True) for a, b in cut]
+        states = iter(self._run(sequences, "hidden"))
+        whole = np.empty((len(texts), self.hidden_size), dtype=np.float32)
+        pieces = []
+        for row, (t, cut, ranges) in enumerate(zip(tokens, spans, parts, strict=True)):
+            owner = owners(len(t), cut)
+            own = [next(states)[1:-1][owner[a:b] == i] for i, (a, b) in enumerate(cut)]
+            tokens_of = np.concatenate(own)
+            whole[row] = tokens_of.mean(axis=0) if len(tokens_of) else 0
+            part = part_of_tokens(ranges[:, 0], ranges[:, 1], t.offsets)
+            found = np.tile(whole[row], (len(ranges), 1))
+            held = np.unique(part[part >= 0])
+            order = np.flatnonzero(part >= 0)
+            if len(held):
+                firsts = np.searchsorted(part[order], held)
+                sizes = np.diff(np.append(firsts, len(order)))[:, None]
+                found[held] = np.add.reduceat(tokens_of[order], firsts) / sizes
+            pieces.append(_unit_length(found))
+        return _unit_length(whole), pieces
 
     def keep_probs(
         self, texts: Sequence[str], *, label: int = 1, max_tokens: int | None = None, overlap: int = 64
@@ -187,6 +225,11 @@ class Encoder:
                 raise InputError(f"a sequence must have 1 to {self.max_tokens} ids with specials, got {len(ids)}")
             if ids.min() < 0 or ids.max() >= size:
                 raise InputError(f"ids must be in [0, {size}), got {ids.min()} to {ids.max()}")
+
+
+def _unit_length(vectors: Floats) -> Floats:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def _probabilities(logits: Floats, label: int) -> Floats:

@@ -38,11 +38,11 @@ class EncoderOptions:
         """What identifies the weights, whatever file they are in."""
         return self.load_encoder().weights_hash
 
-    def load_encoder(self) -> Encoder:
-        """The encoder, loaded on first use and shared by all who ask for the same one."""
+    def load_encoder(self, head: str | None = None) -> Encoder:
+        """The encoder with ``head``, or the method's own: loaded on first use, shared by all who ask for the same."""
         from ctxcomp.encode.load import load_encoder
 
         return load_encoder(
-            self.model, head=self.head_source(), runtime=self.runtime, dtype=self.dtype, device=self.device,
+            self.model, head=head or self.head_source(), runtime=self.runtime, dtype=self.dtype, device=self.device,
             threads=self.threads, batch_tokens=self.batch_tokens,
         )  # fmt: skip

@@ -42,3 +42,20 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
     return [
         Tokens(np.array(e.ids, dtype=np.int64), np.array(e.offsets, dtype=np.int64).reshape(-1, 2)) for e in encodings
     ]
+
+
+def part_of_tokens(start: NDArray[np.int64], end: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each token the part, a word for example, that holds its last character: int64 ``[tokens]``, -1 for none.
+
+    Parameters
+    ----------
+    start, end: int64 ``[parts]``, half-open character ranges in ascending order that do not overlap.
+    """
+    last = offsets[:, 1] - 1
+    part = np.searchsorted(end, last, side="right")
+    outside = part >= len(end)
+    part[outside] = 0
+    if len(start):
+        outside |= last < start[part]
+    part[outside | (offsets[:, 1] == offsets[:, 0])] = -1
+    return part

@@ -198,3 +198,32 @@ def test_pad_is_on_the_right() -> None:
     ids, lengths = pad([np.array([5]), np.array([6, 7, 8])], 1)
     assert ids.tolist() == [[5, 1, 1], [6, 7, 8]]
     assert lengths.tolist() == [1, 3]
+
+
+def test_parts_are_the_means_of_their_tokens_states_in_the_text_around_them():
+    encoder = load_encoder("minilm")
+    texts = ["Bees make honey. Wax too.", "", "One part only"]
+    parts = [np.array([[0, 16], [17, 25]]), np.empty((0, 2), np.int64), np.array([[0, 13], [13, 13]])]
+    whole, vectors = encoder.embed_parts(texts, parts)
+    tokens = encoder.tokenize(texts)
+    (states,) = encoder.hidden([encoder.with_specials(tokens[0].ids)])
+    inner = states[1:-1]
+    split = int((tokens[0].offsets[:, 1] <= 16).sum())
+    for got, expected in ((whole[0], inner), (vectors[0][0], inner[:split]), (vectors[0][1], inner[split:])):
+        mean = expected.mean(axis=0)
+        assert got == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
+    assert [v.shape for v in vectors] == [(2, 384), (0, 384), (2, 384)]
+    assert not whole[1].any()
+    assert vectors[2][1] == pytest.approx(whole[2])  # a part without tokens stands for its text
+
+
+def test_parts_of_a_long_text_come_from_overlapping_windows():
+    encoder = load_encoder("minilm")
+    text = "The committee met again and talked at length about other things. " * 60
+    starts = np.arange(0, len(text) - 10, 66)
+    parts = np.stack([starts, starts + 65], axis=1)
+    whole, (vectors,) = encoder.embed_parts([text], [parts])
+    assert vectors.shape == (len(parts), 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert (vectors @ vectors[len(parts) // 2] > 0.8).all()
+    assert np.linalg.norm(whole[0]) == pytest.approx(1, abs=1e-5)
