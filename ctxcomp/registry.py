@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ctxcomp.compressor import Compressor
     from ctxcomp.types import CompressedText
 
-DEFAULT_METHOD = "embedding_select"
+DEFAULT_METHOD = "sentence_pruner"
 PLUGIN_GROUP = "ctxcomp.methods"
 
 
@@ -45,7 +45,11 @@ METHODS: dict[str, Method] = {
     "bm25": Method("ctxcomp.text.bm25:Bm25", "sentences that share the query's rare words"),
     "embedding_select": Method(
         "ctxcomp.text.embedding_select:EmbeddingSelect",
-        "sentences whose embedding is close to the query's (RECOMP extractive); the default",
+        "sentences whose embedding is close to the query's (RECOMP extractive)",
+    ),
+    "sentence_pruner": Method(
+        "ctxcomp.text.sentence_pruner:SentencePruner",
+        "sentences that a cross-encoder, embeddings and words find needed (Provence-like); the default",
     ),
     "token_pruner": Method(
         "ctxcomp.text.token_pruner:TokenPruner",

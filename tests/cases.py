@@ -20,6 +20,11 @@ CASES: dict[str, Compressor] = {
         "embedding_select", similarity="dot", passage_weight=0.0, retriever_weight=0.3, position_weight=0.2,
         unit="word", allocate="passage", elision="[…]", counter="cl100k_base", batch_tokens=64,
     ),
+    "sentence_pruner": load("sentence_pruner"),
+    "sentence_pruner-hard": load(
+        "sentence_pruner", cross_passages=1, min_score=0.01, unit="paragraph", elision="[…]",
+        header="[{number}] {title}\n", counter="minilm", batch_tokens=64,
+    ),
     "token_pruner": load("token_pruner"),
     "token_pruner-hard": load(
         "token_pruner", token_to_word="first", force_tokens=("not", "?"), force_digits=True, drop_consecutive=True,

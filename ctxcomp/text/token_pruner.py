@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
+from ctxcomp.encode.tokens import part_of_tokens
 from ctxcomp.segment import Level
 
 DEFAULT_HEAD = Path(__file__).parent.parent / "weights" / "token_head.safetensors"
@@ -82,7 +83,7 @@ class TokenPruner(EncoderOptions, Selector):
         for p, passage in enumerate(units.passages):
             mine = units.units_of(p)
             offsets, probabilities = by_text[passage.text]
-            word = word_of_tokens(units.start[mine], units.end[mine], offsets)
+            word = part_of_tokens(units.start[mine], units.end[mine], offsets)
             inside = word >= 0
             scores[mine] = _merge(word[inside], probabilities[inside], len(scores[mine]), self.token_to_word)
         return scores
@@ -99,7 +100,7 @@ class TokenPruner(EncoderOptions, Selector):
         following = 0
         for p, t in enumerate(tokens):
             mine = units.units_of(p)
-            word = word_of_tokens(units.start[mine], units.end[mine], t.offsets)
+            word = part_of_tokens(units.start[mine], units.end[mine], t.offsets)
             sizes = np.bincount(word[word >= 0], minlength=mine.stop - mine.start)
             groups[mine] = following + _chunks(sizes, ends[mine])
             following = int(groups[mine].max(initial=following - 1)) + 1
@@ -117,18 +118,6 @@ class TokenPruner(EncoderOptions, Selector):
             if same_passage and texts[position] in self.force_tokens and texts[position] == texts[position - 1]:
                 fewer[chosen[position]] = False
         return fewer
-
-
-def word_of_tokens(start: NDArray[np.int64], end: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each token the word that holds its last character, -1 for none: int64 ``[tokens]``."""
-    last = offsets[:, 1] - 1
-    word = np.searchsorted(end, last, side="right")
-    outside = word >= len(end)
-    word[outside] = 0
-    if len(start):
-        outside |= last < start[word]
-    word[outside | (offsets[:, 1] == offsets[:, 0])] = -1
-    return word
 
 
 def _merge(word: NDArray[np.int64], probabilities: NDArray[np.float32], n: int, how: str) -> Scores:

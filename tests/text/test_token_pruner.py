@@ -3,7 +3,7 @@ import pytest
 from checkpoints import tiny_bert, tiny_xlmr
 
 from ctxcomp import Budget, BudgetError, Passage, load, resolve_counter
-from ctxcomp.text.token_pruner import word_of_tokens
+from ctxcomp.encode.tokens import part_of_tokens
 
 TEXT = (
     "The committee did not approve the 3 proposals that were put forward on Monday, because, as the chair said, "
@@ -99,5 +99,5 @@ def test_chunks_of_a_long_document_keep_the_same_share():
 def test_tokens_belong_to_the_word_of_their_last_character():
     start, end = np.array([0, 4, 9]), np.array([3, 8, 10])
     offsets = np.array([[0, 3], [3, 6], [6, 8], [8, 9], [9, 9], [8, 10], [12, 14]])
-    assert word_of_tokens(start, end, offsets).tolist() == [0, 1, 1, -1, -1, 2, -1]
-    assert word_of_tokens(start[:0], end[:0], offsets).tolist() == [-1] * 7
+    assert part_of_tokens(start, end, offsets).tolist() == [0, 1, 1, -1, -1, 2, -1]
+    assert part_of_tokens(start[:0], end[:0], offsets).tolist() == [-1] * 7
