@@ -11,7 +11,7 @@ DOCUMENTS = ["README.md", "CHANGELOG.md", "eval/README.md", "ctxcomp/weights/MOD
 
 def main() -> None:
     passages = [Passage((ROOT / name).read_text(encoding="utf-8"), id=name) for name in DOCUMENTS]
-    compressor = load("embedding_select")
+    compressor = load()
     result = compressor.compress(QUESTION, passages, Budget(tokens=150))
 
     touched = [p for p, text in enumerate(result.passage_texts) if text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -38,6 +39,9 @@ def test_command_lines_run(readme, tmp_path, monkeypatch, capsysbinary):
     for name in ("notes.md", "report.txt", "reports/one.txt"):
         (tmp_path / name).write_text(REPORT)
     (tmp_path / "passages.jsonl").write_text('{"text": "George Eliot wrote it.", "id": "1", "score": 2.5}\n')
+    (tmp_path / "questions.jsonl").write_text(
+        json.dumps({"question": "Who wrote it?", "answers": ["George Eliot"], "passages": [REPORT[:300], "Rain fell."]})
+    )
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ctxcomp ")]
     assert len(lines) >= 5
     for line in lines:
