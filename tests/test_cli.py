@@ -65,7 +65,7 @@ def test_the_default_method_needs_no_options_but_a_budget(run, file):
     status, out, err = run("compress", "-q", "Who governs the city?", "--keep", 0.4, file)
     assert status == 0
     assert "Corine Mauch" in out
-    assert ", embedding_select, " in err
+    assert ", sentence_pruner, " in err
 
 
 def test_json_has_the_promised_shape_and_spans_that_slice_the_file(run, file):

@@ -156,9 +156,9 @@ def test_malformed_protection_is_the_input_error_of_the_stage():
 
 def test_long_texts_do_not_take_quadratic_time():
     passage = Passage("".join(f"Sentence {i} has a few words. " for i in range(20_000)))
-    began = time.perf_counter()
+    began = time.process_time()
     result = load("random+truncate", counter=len).compress("", [passage], Budget(keep=0.4))
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     assert len(result.spans) > 20_000
     check_source(result)
 

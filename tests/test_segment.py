@@ -302,6 +302,6 @@ def test_hostile_texts_take_linear_time(piece):
     """Quadratic work on 100,000 characters takes many seconds; the linear one some 0.1 s."""
     text = piece * (100_000 // len(piece))
     for level in ("sentence", "word"):
-        begin = time.perf_counter()
+        begin = time.process_time()
         segment(text, level)
-        assert time.perf_counter() - begin < 1.5
+        assert time.process_time() - begin < 3
