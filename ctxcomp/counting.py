@@ -242,7 +242,7 @@ def _file_counter(path: Path, name: str = "") -> TokenCounter:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
         counter = _tokenizers_counter(tokenizer, name or file.absolute().parent.name)
         counter.count(_UNUSUAL)
-    except Exception as error:
+    except Exception as error:  # the library raises no other kind
         raise ModelError(
             f"{file} is no tokenizer that can be read ({error}): save the tokenizer again with save_pretrained()"
         ) from error

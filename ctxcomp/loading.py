@@ -313,7 +313,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     if file.is_file():
         try:
             tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:
+        except Exception as error:  # the library raises no other kind
             raise ModelError(f"{file} is damaged: {error}") from error
     elif any(
         (path / name).is_file() for name in ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")

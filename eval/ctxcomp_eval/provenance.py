@@ -38,7 +38,7 @@ def _git(*arguments: str) -> str:
 def sources() -> str:
     """A digest of what decides results, methods, tasks, answerers and weights: it tells uncommitted changes apart."""
     library, package = Path(ctxcomp.__file__).parent, Path(__file__).parent
-    files = {p for pattern in ("*.py", "*.safetensors") for p in library.rglob(pattern)}
+    files = {p for pattern in ("*.py", "*.safetensors", "*.json") for p in library.rglob(pattern)}
     files |= {p for pattern in _DECISIVE for p in package.glob(pattern) if p.is_file()}
     digest = hashlib.sha256()
     for path in sorted(files):
