@@ -30,3 +30,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder is not beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def vocabularies() -> None:
+    from ctxcomp.counting import is_cached
+
+    if not is_cached("o200k_base") or not is_cached("cl100k_base"):
+        pytest.skip("o200k_base and cl100k_base are not in tiktoken's cache: set TIKTOKEN_CACHE_DIR")

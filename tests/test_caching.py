@@ -75,7 +75,7 @@ def test_a_result_is_computed_once_and_equal():
     assert cached.name == "counting"
 
 
-def test_the_file_serves_other_instances_and_other_processes(path):
+def test_the_file_serves_other_instances_and_other_processes(path, vocabularies):
     first = ask(Cached(inner=load("bm25"), path=path))
     code = (
         "import sys; from ctxcomp import *; from ctxcomp.text.bm25 import Bm25\n"
@@ -133,7 +133,7 @@ def test_embeddings_are_told_apart_in_full_and_other_metadata_is_not_in_the_key(
     assert Counting.done == 2
 
 
-def test_settings_and_counters_are_in_the_key(path):
+def test_settings_and_counters_are_in_the_key(path, vocabularies):
     inners = [
         load("bm25"), load("bm25", k1=1.0), load("bm25", unit="word"), load("bm25", counter="minilm"),
         load("bm25", counter="cl100k_base"), load("bm25", counter=len), load("bm25", counter=lambda text: len(text)),

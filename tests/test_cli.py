@@ -54,7 +54,7 @@ def shell(command: str, **options) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_text_is_written_to_stdout_and_statistics_to_stderr(run, file):
+def test_text_is_written_to_stdout_and_statistics_to_stderr(run, file, vocabularies):
     status, out, err = run("compress", "--method", "bm25", "-q", "Who is mayor?", "--tokens", 10, file)
     assert (status, out) == (0, "The mayor of Zürich is Corine Mauch.\n")
     assert err.startswith("31 -> 10 tokens (keep 0.323), ")
@@ -68,7 +68,7 @@ def test_the_default_method_needs_no_options_but_a_budget(run, file):
     assert ", sentence_pruner, " in err
 
 
-def test_json_has_the_promised_shape_and_spans_that_slice_the_file(run, file):
+def test_json_has_the_promised_shape_and_spans_that_slice_the_file(run, file, vocabularies):
     status, out, err = run("compress", "--method", "bm25", "-q", "mayor", "--tokens", 14, "--format", "json", file)
     result = json.loads(out)
     assert (status, err) == (0, "")
@@ -149,7 +149,7 @@ def test_nothing_in_nothing_out(run, tmp_path, stdin):
     assert run("compress", "--tokens", 5, "-")[:2] == (0, "\n")
 
 
-def test_a_budget_of_zero_is_an_empty_context(run, file):
+def test_a_budget_of_zero_is_an_empty_context(run, file, vocabularies):
     status, out, err = run("compress", "--method", "bm25", "--tokens", 0, file)
     assert (status, out) == (0, "\n")
     assert err.startswith("31 -> 0 tokens (keep 0.000)")
@@ -309,7 +309,7 @@ def test_a_reader_that_stops_early_is_no_failure(tmp_path):
     assert "BrokenPipe" not in done.stderr
 
 
-def test_an_interrupt_is_one_line_and_status_130_and_long_work_shows_progress(tmp_path):
+def test_an_interrupt_is_one_line_and_status_130_and_long_work_shows_progress(tmp_path, vocabularies):
     (tmp_path / "long.txt").write_text("".join(f"Sentence number {i} says {i * i}. " for i in range(60_000)))
     command = [sys.executable, "-m", "ctxcomp", "compress", "-q", "x", "--tokens", "9", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

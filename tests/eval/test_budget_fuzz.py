@@ -16,7 +16,7 @@ METHOD = GivenScores(seed=3, protect=("digits",), elision="[…]", header="[{id}
 REQUEST = Request("", (Passage(TEXT, id="a"), Passage("Other text. With more."), Passage("")), Budget(keep=0.6))
 
 
-def test_random_fits_break_nothing() -> None:
+def test_random_fits_break_nothing(vocabularies) -> None:
     tally, failed = fuzz(300, seed=0, processes=1)
     assert failed == [], {name: tally[name] for name in CHECKS}
     assert tally["closeness_checked"] > 50

@@ -142,4 +142,4 @@ def test_nothing_in_a_file_and_no_file(tmp_path):
     with pytest.raises(InputError, match="no file"):
         load(str(tmp_path / "absent.csv"))
     with pytest.raises(InputError, match="limit must be 1 or more"):
-        load("nq20", limit=0)
+        load(write(tmp_path, "q.jsonl", "{}"), limit=0)
