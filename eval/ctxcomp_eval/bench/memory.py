@@ -25,7 +25,7 @@ from ctxcomp.text.token_pruner import DEFAULT_HEAD
 from ctxcomp.types import Budget, CompressedText
 from ctxcomp_eval.bench.common import RESULTS, wiki_passages, write_csv
 
-METHODS = ("truncate", "bm25", "embedding_select", "token_pruner")
+METHODS = ("truncate", "bm25", "embedding_select", "sentence_pruner", "token_pruner")
 TARGET_BYTES = 1_500_000_000
 QUERY = "When was the company founded, and by whom?"
 
