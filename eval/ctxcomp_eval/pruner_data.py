@@ -106,6 +106,7 @@ class Pool:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = list(dict.fromkeys(texts))
+        self.place = {text: i for i, text in enumerate(self.texts)}
         self.index = bm25s.BM25()
         self.index.index([words(text) for text in self.texts], show_progress=False)
 
@@ -123,16 +124,8 @@ class Pool:
         return found
 
     def score(self, question: str, text: str) -> float:
-        """BM25 of a text as if it were in the pool (its terms weighted as the pool's, lengths alike)."""
-        i = self.place.get(text)
-        return float(self.index.get_scores(words(question))[i]) if i is not None else float("nan")
-
-    @property
-    def place(self) -> dict[str, int]:
-        """Where a text stands in the pool."""
-        if not hasattr(self, "_place"):
-            self._place = {text: i for i, text in enumerate(self.texts)}
-        return self._place
+        """BM25 of a text of the pool."""
+        return float(self.index.get_scores(words(question))[self.place[text]])
 
 
 def _contexts(folder: Path) -> tuple[list[str], list[str]]:
