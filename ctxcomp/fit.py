@@ -24,8 +24,17 @@ from ctxcomp.types import Span
 
 Mask = NDArray[np.bool_]
 
-PROTECT_PATTERNS = {"digits": r"\d", "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|„[^“\n]+“|「[^」\n]+」"}
-"""Named patterns that ``protect`` takes besides regular expressions."""
+_CAPITAL = "[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]"
+_SMALL = r"(?!(?:The|A|An|In|On|At|By|For|From|To|Of|It|He|She|They|We|I|This|That|And|But|As)\b)"
+PROTECT_PATTERNS = {
+    "digits": r"\d",
+    "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|„[^“\n]+“|「[^」\n]+」",
+    # A capital inside a sentence, before another capital, or one of several in a word.
+    "names": rf"(?:(?<=[^.!?:\s] )|(?<=[^.!?:\s] [\"“‘(])|\b(?={_CAPITAL}\w* {_CAPITAL})|\b(?=\w+{_CAPITAL}))"
+    rf"{_SMALL}{_CAPITAL}\w*",
+    "negations": r"(?i:\b(?:no|not|never|none|neither|nor|without|cannot|nobody|nothing|nowhere|\w+n['’]t)\b)",
+}
+"""Named patterns that ``protect`` takes besides regular expressions; the last two know English."""
 
 RECOUNT_TOKENS = 200_000
 """The search for further units that fit ends when this many tokens, or six budgets, were counted (about 0.1 s)."""
@@ -45,8 +54,8 @@ class FitOptions(Layout):
     min_score: units that score lower are left out even if they would fit.
     floor_tokens: each passage's best units, until they reach this many tokens, go before all others.
     cap_tokens: at most this many tokens of each passage (by the sum of its units' counts).
-    protect: regular expressions, or "digits", "quotes"; a unit that holds a match is kept, whatever its score. So
-        is one that overlaps a ``[start, end]`` pair of ``Passage.metadata["protect"]``.
+    protect: regular expressions, or "digits", "quotes", "names", "negations"; a unit that holds a match is kept,
+        whatever its score. So is one that overlaps a ``[start, end]`` pair of ``Passage.metadata["protect"]``.
     fill: after the first unit that does not fit, go on with later ones that do.
     """
 

@@ -22,7 +22,7 @@ CASES: dict[str, Compressor] = {
     ),
     "sentence_pruner": load("sentence_pruner"),
     "sentence_pruner-hard": load(
-        "sentence_pruner", cross_passages=1, min_score=0.01, unit="paragraph", elision="[…]",
+        "sentence_pruner", cross_passages=2, cross_margin=1.0, min_score=0.01, unit="paragraph", elision="[…]",
         header="[{number}] {title}\n", counter="minilm", batch_tokens=64,
     ),
     "token_pruner": load("token_pruner"),

@@ -13,6 +13,7 @@ from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.errors import InputError
+from ctxcomp.text.stored import stored_vectors
 
 Vectors = NDArray[np.float32]
 
@@ -78,8 +79,7 @@ class EmbeddingSelect(EncoderOptions, Selector):
         query = vectors[units.query] if units.query.strip() else own.mean(axis=0)
         scores = (own @ query).astype(np.float64)
         if self.passage_weight:
-            passages = np.stack([self._passage(units, p, vectors) for p in range(len(units.passages))])
-            scores += self.passage_weight * (passages @ query)[units.passage]
+            scores += self.passage_weight * (self._passages(units, vectors) @ query)[units.passage]
         if self.retriever_weight:
             scores += self.retriever_weight * retriever_scores(units)[units.passage]
         if self.position_weight:
@@ -88,19 +88,11 @@ class EmbeddingSelect(EncoderOptions, Selector):
             scores += self.position_weight * (1 - index / sizes[units.passage])
         return scores
 
-    def _passage(self, units: Candidates, p: int, vectors: dict[str, Vectors]) -> Vectors:
-        passage = units.passages[p]
-        if not self.reuse_embeddings:
-            return vectors[passage.text]
-        dimension = len(next(iter(vectors.values())))
-        vector = np.asarray([] if passage.embedding is None else passage.embedding, dtype=np.float32)
-        if vector.shape != (dimension,):
-            raise InputError(
-                f"reuse_embeddings: passages[{p}].embedding must have shape ({dimension},) as {self.model!r} makes "
-                f"them, got {vector.shape}"
-            )
-        length = np.linalg.norm(vector) if self.similarity == "cosine" else 1.0
-        return vector / max(float(length), 1e-12)
+    def _passages(self, units: Candidates, vectors: dict[str, Vectors]) -> Vectors:
+        if self.reuse_embeddings:
+            dimension = len(next(iter(vectors.values())))
+            return stored_vectors(units, dimension, self.model, normalize=self.similarity == "cosine")
+        return np.stack([vectors[passage.text] for passage in units.passages])
 
 
 def retriever_scores(units: Candidates) -> Scores:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,39 @@ from ctxcomp.encode.tokens import part_of_tokens
 from ctxcomp.errors import ModelError
 from ctxcomp.text.bm25 import STOP_WORDS, words
 
-CHEAP = ("passage_similarity", "unit_similarity", "passage_overlap", "unit_overlap", "retriever")
+STORED = ("passage_similarity", "passage_overlap", "unit_overlap", "retriever")
+"""Signals that need no pass over the passages where their vectors are stored."""
+CHEAP = (*STORED, "unit_similarity")
 """Signals that need no pass over query and passage together."""
 CROSS = ("rank", "keep")
 """Signals of the cross-encoder: the passage's rank logit, and the mean keep logit of the unit's tokens."""
 
 Matrix = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Of each passage's text its vector ``[hidden]`` and those of its units ``[units, hidden]``, all of length 1."""
+
+    whole: dict[str, Vectors]
+    units: dict[str, Vectors]
+
+
+def embed_queries(batch: Sequence[Candidates], encoder: Encoder) -> dict[str, Vectors]:
+    """The vector of each query."""
+    queries = list(dict.fromkeys(units.query for units in batch))
+    return dict(zip(queries, encoder.embed(queries), strict=True)) if queries else {}
+
+
+def embed_passages(wanted: Iterable[tuple[Candidates, int]], encoder: Encoder) -> Embedded:
+    """The vectors of some passages and of their units, from one pass over each text."""
+    ranges = {}
+    for units, p in wanted:
+        mine = units.units_of(p)
+        ranges[units.passages[p].text] = np.stack([units.start[mine], units.end[mine]], axis=1)
+    whole, parts = encoder.embed_parts(list(ranges), list(ranges.values()))
+    return Embedded(dict(zip(ranges, whole, strict=True)), dict(zip(ranges, parts, strict=True)))
 
 
 def cheap_signals(batch: Sequence[Candidates], encoder: Encoder) -> list[Matrix]:
@@ -32,25 +60,21 @@ def cheap_signals(batch: Sequence[Candidates], encoder: Encoder) -> list[Matrix]
     Similarities are cosines in [-1, 1]; overlaps the share in [0, 1] of the query's words, weighted by how rare they
     are among the request's passages, that the text holds; the retriever's score is standardised within the request.
     """
-    ranges = {
-        passage.text: np.stack([units.start[mine], units.end[mine]], axis=1)
-        for units in batch
-        for p, passage in enumerate(units.passages)
-        for mine in [units.units_of(p)]
-    }
-    queries = list(dict.fromkeys(units.query for units in batch))
-    vectors = dict(zip(queries, encoder.embed(queries), strict=True))
-    whole, parts = encoder.embed_parts(list(ranges), list(ranges.values()))
-    place = {text: i for i, text in enumerate(ranges)}
+    queries = embed_queries(batch, encoder)
+    embedded = embed_passages(((units, p) for units in batch for p in range(len(units.passages))), encoder)
     signals = []
     for units in batch:
-        query = vectors[units.query].astype(np.float64)
-        own = [place[passage.text] for passage in units.passages]
-        similarity = np.stack([whole[i] for i in own]) @ query
-        unit_similarity = np.concatenate([parts[i] @ query for i in own])
-        columns = (similarity[units.passage], unit_similarity, *_overlaps(units), standardised(units)[units.passage])
-        signals.append(np.stack(columns, axis=1))
+        query, texts = queries[units.query], [passage.text for passage in units.passages]
+        first = stored_signals(units, query, np.stack([embedded.whole[text] for text in texts]))
+        similarity = np.concatenate([embedded.units[text] @ query for text in texts])
+        signals.append(np.concatenate([first, similarity[:, None]], axis=1))
     return signals
+
+
+def stored_signals(units: Candidates, query: Vectors, passages: Vectors) -> Matrix:
+    """Float64 ``[units, len(STORED)]`` from the vectors of query ``[hidden]`` and passages ``[passages, hidden]``."""
+    similarity = (passages @ query.astype(np.float64))[units.passage]
+    return np.stack([similarity, *_overlaps(units), standardised(units)[units.passage]], axis=1)
 
 
 def _overlaps(units: Candidates) -> tuple[Scores, Scores]:

@@ -16,6 +16,7 @@ from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.encode.tokens import part_of_tokens
 from ctxcomp.segment import Level
+from ctxcomp.text.phrases import whole_phrases
 
 DEFAULT_HEAD = Path(__file__).parent.parent / "weights" / "token_head.safetensors"
 CHUNK_TOKENS = 510
@@ -38,6 +39,8 @@ class TokenPruner(EncoderOptions, Selector):
     force_tokens: words and marks that are always kept, compared as they are written; whitespace needs no forcing,
         newlines between kept words are always kept.
     force_digits: words with a digit are always kept.
+    phrases: rank names, numbers and runs of content words as wholes, articles last, and negations with what they
+        negate; `ctxcomp.text.phrases` says what it is worth. ``protect=("names", "digits", "negations")`` guarantees.
     drop_consecutive: of the same forced token twice in a row, with nothing kept between, keep the first.
     allocate: "global" lets dense passages keep more than others, "passage" keeps the same share of each, "chunk"
         the same share of each chunk of at most 510 tokens, as the paper does.
@@ -46,8 +49,9 @@ class TokenPruner(EncoderOptions, Selector):
     Source
     ------
     Pan et al., "LLMLingua-2: Data Distillation for Efficient and Faithful Task-Agnostic Prompt Compression" (2024).
-    Deviations: words are the segmenter's, not the tokenizer's; long texts run in overlapping windows; the budget is
-    exact; forced words are guaranteed. For output equal to llmlingua 0.2.2 see `ctxcomp.compat.llmlingua`.
+    Deviations: words are the segmenter's, not the tokenizer's; words of one phrase rank alike; long texts run in
+    overlapping windows; the budget is exact; forced words are guaranteed. For output equal to
+    llmlingua 0.2.2 see `ctxcomp.compat.llmlingua`.
     """
 
     unit: Level = "word"
@@ -56,6 +60,7 @@ class TokenPruner(EncoderOptions, Selector):
     token_to_word: Literal["mean", "first"] = "mean"
     force_tokens: tuple[str, ...] = ()
     force_digits: bool = False
+    phrases: bool = True
     drop_consecutive: bool = False
     allocate: Literal["global", "passage", "chunk"] = "global"  # type: ignore[assignment]
 
@@ -86,7 +91,7 @@ class TokenPruner(EncoderOptions, Selector):
             word = part_of_tokens(units.start[mine], units.end[mine], offsets)
             inside = word >= 0
             scores[mine] = _merge(word[inside], probabilities[inside], len(scores[mine]), self.token_to_word)
-        return scores
+        return whole_phrases(units, scores) if self.phrases and self.unit == "word" else scores
 
     def groups(self, units: Candidates) -> NDArray[np.int64] | None:
         """Chunks of at most 510 tokens that end after a full stop or at a line's end, if ``allocate="chunk"``."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ctxcomp.text.bm25 import words
 from ctxcomp_eval.data import data_dir, in_dev, read_rows
-from ctxcomp_eval.retention import retained
+from ctxcomp_eval.pruner_pool import Pool
 
 Spans = tuple[tuple[int, int], ...]
 SHARES = {
@@ -101,33 +101,6 @@ def occurrences(text: str, answers: Iterable[str]) -> Spans:
     return tuple(m.span() for m in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)) if pattern else ()
 
 
-class Pool:
-    """Passages that negatives are drawn from, ranked by BM25."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = list(dict.fromkeys(texts))
-        self.place = {text: i for i, text in enumerate(self.texts)}
-        self.index = bm25s.BM25()
-        self.index.index([words(text) for text in self.texts], show_progress=False)
-
-    def negatives(self, question: str, answers: Sequence[str], gold: str, n: int) -> list[tuple[str, float]]:
-        """The best ``n`` passages without an answer, and not of the gold passage's text."""
-        scores = self.index.get_scores(words(question))
-        best = np.argpartition(-scores, min(6 * n, len(scores) - 1))[: 6 * n]
-        found = []
-        for i in best[np.argsort(-scores[best])].tolist():
-            text = self.texts[i]
-            if text[:40] not in gold and gold[:40] not in text and not retained(answers, text):
-                found.append((text, float(scores[i])))
-            if len(found) == n:
-                break
-        return found
-
-    def score(self, question: str, text: str) -> float:
-        """BM25 of a text of the pool."""
-        return float(self.index.get_scores(words(question))[self.place[text]])
-
-
 def _contexts(folder: Path) -> tuple[list[str], list[str]]:
     """Passages for training and for dev: a dev question may meet training passages, never the reverse."""
     train: list[str] = []
@@ -140,15 +113,17 @@ def _contexts(folder: Path) -> tuple[list[str], list[str]]:
     return train, dev
 
 
-def span_groups(folder: Path, part: str, rng: random.Random) -> Iterator[Group]:
+def span_groups(
+    folder: Path, part: str, rng: random.Random, vectors: Path | None = None, twice: Sequence[str] = ()
+) -> Iterator[Group]:
     """Groups of the extractive QA sets. In training each question may be cased and punctuated as in another set."""
     train, dev = _contexts(folder)
-    pool = Pool(train + (dev if part == "dev" else []))
+    pool = Pool(train + (dev if part == "dev" else []), vectors if part == "train" else None)
     rows = [
         row for row in read_rows(folder / "qa" / "span_train.jsonl.gz") if in_dev("span_dev", row) == (part == "dev")
     ]
     rng.shuffle(rows)
-    for row in tqdm(rows, desc=f"{part}: negatives by BM25"):
+    for row in tqdm(rows, desc=f"{part}: negatives"):
         if rng.random() > SHARES[row["source"]]:
             continue
         context = detokenise(row["context"])
@@ -160,7 +135,8 @@ def span_groups(folder: Path, part: str, rng: random.Random) -> Iterator[Group]:
         if not labelled:
             continue
         negatives = pool.negatives(row["question"], answers, context, NEGATIVES[part])
-        yield _group(row, context, answers, labelled, negatives, pool, part, rng)
+        for _ in range(2 if row["source"] in twice and part == "train" else 1):
+            yield _group(row, context, answers, labelled, negatives, pool, part, rng)
 
 
 def _group(
@@ -241,10 +217,10 @@ def contract_groups(folder: Path) -> Iterator[Group]:
                 yield group
 
 
-def build(part: str, folder: Path, seed: int) -> list[Group]:
-    """All groups of a part, shuffled."""
+def build(part: str, folder: Path, seed: int, vectors: Path | None = None, twice: Sequence[str] = ()) -> list[Group]:
+    """All groups of a part, shuffled; dev negatives are BM25's alone, as the retriever's score is."""
     rng = random.Random(seed)
-    groups = [*span_groups(folder, part, rng), *hotpot_groups(folder, part)]
+    groups = [*span_groups(folder, part, rng, vectors, twice), *hotpot_groups(folder, part)]
     if part == "train":
         contracts, meetings = list(contract_groups(folder)), list(meeting_groups(folder))
         groups += rng.sample(contracts, min(1000, len(contracts))) + rng.sample(meetings, min(800, len(meetings)))
@@ -255,11 +231,13 @@ def build(part: str, folder: Path, seed: int) -> list[Group]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/pruner"))
+    parser.add_argument("--vectors", type=Path, help="file of the pool's embeddings: half of the negatives by these")
+    parser.add_argument("--twice", nargs="*", default=[], choices=SHARES, help="sources whose questions count double")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for part in ("dev", "train"):
-        groups = build(part, data_dir(), options.seed)
+        groups = build(part, data_dir(), options.seed, options.vectors, options.twice)
         with (options.out / f"{part}.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(asdict(group)) + "\n" for group in groups)
         print(part, len(groups))

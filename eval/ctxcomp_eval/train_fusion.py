@@ -15,7 +15,7 @@ import argparse
 import csv
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,14 +29,15 @@ from tqdm import tqdm
 from ctxcomp import Budget, Passage, Request
 from ctxcomp.candidates import Candidates, candidates
 from ctxcomp.text.sentence_pruner import FUSION, SentencePruner, probabilities
-from ctxcomp.text.signals import CHEAP, CROSS, cheap_signals, cross_signals
+from ctxcomp.text.sentence_pruner import SIGNALS as MODELS
+from ctxcomp.text.signals import cheap_signals, cross_signals
 from ctxcomp_eval import provenance
 from ctxcomp_eval.pruner_data import Group
 from ctxcomp_eval.train_pruner import read_groups
 
 Matrix = NDArray[np.float64]
 FOLDS = 5
-SIGNALS = (*CHEAP, *CROSS)
+SIGNALS = MODELS["full"]
 PENALTY = 1e-3
 NO_ANSWER = 0.3
 
@@ -203,7 +204,7 @@ def draw(rows: Sequence[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write(data: Sequence[Labelled], options: argparse.Namespace, columns: dict[str, Sequence[int]]) -> None:
+def write(data: Sequence[Labelled], options: argparse.Namespace, columns: Mapping[str, Sequence[int]]) -> None:
     """Fit on all questions, and say what folds gave."""
     stored: dict[str, Any] = {}
     for name, own in columns.items():
@@ -234,8 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     groups = [group for group in read_groups(options.data / "dev.jsonl") if retrieved(group)]
     data = measure(groups[: options.limit], options.head, options.seed)
-    cheap = tuple(range(len(CHEAP)))
-    write(data, options, {"cheap": cheap, "full": tuple(range(len(SIGNALS)))})
+    write(data, options, {name: [SIGNALS.index(one) for one in own] for name, own in MODELS.items()})
 
 
 if __name__ == "__main__":

@@ -28,10 +28,13 @@ from tqdm import tqdm
 from ctxcomp_eval.data import data_dir, read_rows
 from ctxcomp_eval.pruner_data import Group
 from ctxcomp_eval.pruner_model import PairBatch, PairModel
-from ctxcomp_eval.token_head_data import Labelled, qamr
+from ctxcomp_eval.token_head_data import Labelled, qamr, spans
+from ctxcomp_eval.train_token_head import batches
 
-NO_QUERY_EVERY = 12
-"""One step in so many is without questions, on QAMR: what of a sentence is asked about must survive."""
+NO_QUERY_EVERY = 6
+"""One step in so many is without questions: what of a text is asked about must survive."""
+SPAN_OFFSET = -2.0
+"""Added to the keep logits of passages with a few questions each, where most words that matter are not asked about."""
 
 
 def read_groups(path: Path) -> list[Group]:
@@ -72,9 +75,11 @@ class Trainer:
             self.model.save(self.options.out / "best.safetensors")
 
     def resume(self) -> None:
-        """Go on from ``last.pt`` if it is there."""
+        """Go on from ``last.pt`` if it is there; else start from the weights of ``--init``, if given."""
         path = self.options.out / "last.pt"
         if not path.is_file():
+            if self.options.init:
+                self.model.load_state_dict(torch.load(self.options.init, weights_only=False)["model"], strict=False)
             return
         state = torch.load(path, weights_only=False)
         self.model.load_state_dict(state["model"], strict=False)
@@ -119,17 +124,17 @@ class Trainer:
     def _differentiate(self, loss: Tensor) -> tuple[float, tuple[Tensor, ...]]:
         return float(loss.detach()), torch.autograd.grad(loss, list(self.model.trainable().values()))
 
-    def free_step(self, sentences: Sequence[Labelled]) -> float:
+    def free_step(self, texts: Sequence[Labelled]) -> float:
         """A step without questions: each word's keep logit against how often it is asked about."""
-        batch = self.model.batch([("", s.text) for s in sentences], [()] * len(sentences), [()] * len(sentences))
-        _, keep = self.model(batch)
-        _, offsets, begins = self.model.encode([("", s.text) for s in sentences])
+        pairs = [("", one.text) for one in texts]
+        _, keep = self.model(self.model.batch(pairs, [()] * len(texts), [()] * len(texts)))
+        _, offsets, begins = self.model.encode(pairs)
         targets, logits = [], []
-        for row, (sentence, places, begin) in enumerate(zip(sentences, offsets, begins, strict=True)):
-            first = np.asarray([start for start, _ in sentence.words])
+        for row, (one, places, begin) in enumerate(zip(texts, offsets, begins, strict=True)):
+            first = np.asarray([start for start, _ in one.words])
             word = np.searchsorted(first, [start for start, _ in places], side="right") - 1
-            targets.append(torch.tensor(sentence.targets)[word.clip(0)])
-            logits.append(keep[row, begin : begin + len(places)])
+            targets.append(torch.tensor(one.targets)[word.clip(0)])
+            logits.append(keep[row, begin : begin + len(places)] + SPAN_OFFSET * (one.source == "span"))
         loss = binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(targets).float())
         return self._update([self._differentiate(loss)])
 
@@ -142,13 +147,13 @@ class Trainer:
         self.step += 1
         return float(np.mean([loss for loss, _ in parts]))
 
-    def run(self, train: Sequence[Group], dev: Sequence[Group], free: Sequence[Labelled]) -> None:
-        """Train to the last step, measuring on ``dev`` now and then."""
+    def run(self, train: Sequence[Group], dev: Sequence[Group], free: Iterator[list[Labelled]]) -> None:
+        """Train to the last step, measuring on ``dev`` now and then; ``free`` gives batches without questions."""
         rng = random.Random(self.options.seed + self.step)
         stream, recent = endless(train, self.options.questions, rng), []
         for _ in tqdm(range(self.step, self.options.steps), desc="training"):
             without = self.step % NO_QUERY_EVERY == NO_QUERY_EVERY - 1
-            value = self.free_step(rng.sample(free, 24)) if without else self.train_step(next(stream), rng)
+            value = self.free_step(next(free)) if without else self.train_step(next(stream), rng)
             if not without:
                 recent.append(value)
             if self.step % self.options.every == 0 or self.step == self.options.steps:
@@ -226,6 +231,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("runs/pruner"), help="folder with train.jsonl and dev.jsonl")
     parser.add_argument("--out", type=Path, default=Path("runs/pruner/r32"), help="folder of checkpoints and curve")
+    parser.add_argument("--init", type=Path, help="last.pt of another run, whose weights training starts from")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--first-layer", type=int, default=0, help="the lowest layer that is adapted")
@@ -246,7 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dev = [group for group in read_groups(options.data / "dev.jsonl") if group.source != "hotpot"]
     trainer = Trainer(options)
     trainer.resume()
-    trainer.run(read_groups(options.data / "train.jsonl"), dev[: options.dev], qamr(data_dir(), "train"))
+    folder = data_dir()
+    free = batches(
+        qamr(folder, "train", articles=False), spans(folder, "train", articles=False), 8, options.seed + trainer.step
+    )
+    trainer.run(read_groups(options.data / "train.jsonl"), dev[: options.dev], free)
 
 
 if __name__ == "__main__":

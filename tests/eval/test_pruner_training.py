@@ -1,4 +1,5 @@
 import argparse
+import itertools
 import random
 
 import numpy as np
@@ -83,7 +84,7 @@ def trained(tmp_path_factory) -> Trainer:
          "--rate", "0.01"]
     )  # fmt: skip
     words = [(m, m + 3) for m in (0, 4)]
-    free = [Labelled("One two", tuple(words), (1.0, 0.0), (), "qamr")] * 24
+    free = itertools.repeat([Labelled("One two", tuple(words), (1.0, 0.0), (), "qamr")] * 8)
     trainer = Trainer(options)
     trainer.run([GROUP] * 4, [GROUP], free)
     return trainer

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,43 @@ def test_only_the_best_passages_are_read_with_the_query():
     assert (np.diff(one[~read][order]) >= 0).all()
     with pytest.raises(InputError, match="cross_passages must be 0"):
         load("sentence_pruner", cross_passages=-1)
+
+
+def test_plainly_irrelevant_passages_are_not_read_with_the_query():
+    units = candidates(Request(QUERY, tuple(PASSAGES), Budget(keep=1)), "sentence")
+    whole = load("sentence_pruner").score([units])[0]
+    (cheap,) = cheap_signals([units], load("sentence_pruner").load_encoder("none"))
+    logits = fused("cheap", cheap)
+    best = np.array([logits[units.passage == p].max() for p in range(3)])
+    margin = best.max() - np.sort(best)[1] + 0.01  # two of three come within it
+    some = load("sentence_pruner", cross_margin=margin).score([units])[0]
+    read = np.isin(units.passage, np.argsort(best)[1:])
+    assert some[read] == pytest.approx(whole[read])
+    assert some[~read] != pytest.approx(whole[~read])
+    with pytest.raises(InputError, match="cross_margin must be 0"):
+        load("sentence_pruner", cross_margin=-1.0)
+
+
+def test_stored_embeddings_take_the_place_of_the_passages_own():
+    encoder = load("sentence_pruner").load_encoder("none")
+    vectors = encoder.embed([p.text for p in PASSAGES])
+    stored_too = [replace(p, embedding=3 * v) for p, v in zip(PASSAGES, vectors, strict=True)]
+    plain, reusing = (
+        candidates(Request(QUERY, tuple(passages), Budget(keep=1)), "sentence") for passages in (PASSAGES, stored_too)
+    )
+    method = load("sentence_pruner", reuse_embeddings=True)
+    # A retriever's vectors are means over all tokens, [CLS] and [SEP] too; the pruner's own leave these out.
+    assert method.score([reusing])[0] == pytest.approx(load("sentence_pruner").score([plain])[0], abs=0.02)
+    early = load("sentence_pruner", reuse_embeddings=True, cross_margin=0.5)
+    assert kept(early.compress(QUERY, stored_too, Budget(tokens=14))) == [
+        "Its stone bridge across the Arle was opened in 1874."
+    ]
+    requests = [Request(q, tuple(stored_too), Budget(tokens=20)) for q in ("", QUERY)]
+    assert [r.text for r in early.compress_batch(requests)] == [
+        early.compress(r.query, r.passages, r.budget).text for r in requests
+    ]
+    with pytest.raises(InputError, match=r"passages\[0\].embedding must be 384 finite numbers"):
+        method.compress(QUERY, PASSAGES, Budget(tokens=14))
 
 
 def test_cheap_signals_are_what_the_docstring_says():
