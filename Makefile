@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+LITELLM := $(VENV)-litellm
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -8,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.base  ## install and compress a real question over the project's own documents
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## run the tests, offline
+test: $(VENV)/.dev $(LITELLM)/.done  ## run the tests, offline
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## lint, format and types
@@ -38,5 +39,10 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(INSTALL) -e '.[bench]'
 	touch $@
 
+$(LITELLM)/.done: tests/service/litellm.txt  ## LiteLLM's proxy, a peer of the service, does not go together with transformers
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/service/litellm.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LITELLM) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

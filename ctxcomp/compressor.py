@@ -81,19 +81,28 @@ class Selector(FitOptions, Compressor[CompressedText]):
 
     def compress_batch(self, requests: Sequence[Request]) -> list[CompressedText]:
         """Compress several requests; those that fit as they are cost no scoring."""
+        return [result for result, _, _ in self._compress(requests, everything=False)]
+
+    def compress_scored(self, requests: Sequence[Request]) -> list[tuple[CompressedText, Candidates, Scores]]:
+        """The same results, each with all units of its request and their scores ``[n]``, of what was dropped too."""
+        return self._compress(requests, everything=True)
+
+    def _compress(
+        self, requests: Sequence[Request], *, everything: bool
+    ) -> list[tuple[CompressedText, Candidates, Scores]]:
         began = time.perf_counter()
         check_requests(requests)
         counter = resolve_counter(self.counter)
         batch = [candidates(request, self.unit) for request in requests]
         tokens_in = [counter.count(render(units, np.ones(len(units), bool), self).text) for units in batch]
         budgets = [r.budget.resolve(n) for r, n in zip(requests, tokens_in, strict=True)]
-        scores = self._scores(batch, tokens_in, budgets)
+        scores = self._scores(batch, tokens_in, budgets, everything)
         fitted = [
             self._fit(units, s, n, room, counter)
             for units, s, n, room in zip(batch, scores, tokens_in, budgets, strict=True)
         ]
         seconds = (time.perf_counter() - began) / max(len(requests), 1)
-        return [
+        results = [
             CompressedText(
                 text=f.text,
                 spans=f.spans,
@@ -103,17 +112,20 @@ class Selector(FitOptions, Compressor[CompressedText]):
             )
             for request, f, n in zip(requests, fitted, tokens_in, strict=True)
         ]
+        return list(zip(results, batch, scores, strict=True))
 
-    def _scores(self, batch: list[Candidates], tokens_in: list[int], budgets: list[int]) -> list[Scores]:
-        """Scores where there is something to decide; ones where everything fits or nothing can."""
+    def _scores(
+        self, batch: list[Candidates], tokens_in: list[int], budgets: list[int], everything: bool
+    ) -> list[Scores]:
+        """Scores; unless of ``everything``, only where there is something to decide, and ones elsewhere."""
         scores = [np.ones(len(units)) for units in batch]
         open_ = [
             i
             for i, units in enumerate(batch)
             if len(units)
             # Units of no tokens, control characters, fit into a budget of 0.
-            and (budgets[i] or self.min_score is not None)
-            and not (self.keeps_all and tokens_in[i] <= budgets[i])
+            and (everything or budgets[i] or self.min_score is not None)
+            and (everything or not (self.keeps_all and tokens_in[i] <= budgets[i]))
         ]
         for i, fresh in zip(open_, self.score([batch[i] for i in open_]) if open_ else [], strict=True):
             if fresh.shape != (len(batch[i]),) or not np.isfinite(fresh).all():

@@ -34,11 +34,16 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True).stdout
 
 
+_WAYS_IN = ("integrations", "messages", "cli.py")
+"""What calls the methods and is called by none."""
+
+
 @functools.cache
 def sources() -> str:
     """A digest of what decides results, methods, tasks, answerers and weights: it tells uncommitted changes apart."""
     library, package = Path(ctxcomp.__file__).parent, Path(__file__).parent
     files = {p for pattern in ("*.py", "*.safetensors", "*.json") for p in library.rglob(pattern)}
+    files = {p for p in files if p.relative_to(library).parts[0] not in _WAYS_IN}
     files |= {p for pattern in _DECISIVE for p in package.glob(pattern) if p.is_file()}
     digest = hashlib.sha256()
     for path in sorted(files):
