@@ -13,6 +13,7 @@ from ctxcomp.errors import (
     ModelError,
     UnknownMethodError,
 )
+from ctxcomp.integrations.decorator import compress_context
 from ctxcomp.registry import load, methods
 from ctxcomp.types import Budget, Compressed, CompressedText, Passage, Request, Span, Stats
 from ctxcomp.version import __version__
@@ -39,6 +40,7 @@ __all__ = [
     "TokenCounter",
     "UnknownMethodError",
     "__version__",
+    "compress_context",
     "load",
     "methods",
     "resolve_counter",

@@ -24,6 +24,15 @@ def test_a_method_of_ones_own(root):
     assert "Who had left the gate open?" in run(root, "new_method.py")
 
 
-@pytest.mark.parametrize("name", ["demo.py", "new_method.py"])
+def test_the_decorator_around_a_call(root):
+    assert "72 -> 25 tokens" in run(root, "decorator.py")
+
+
+def test_a_langchain_chain(root):
+    pytest.importorskip("langchain_core")
+    assert re.search(r"context \d{4} -> \d{2,3} tokens", run(root, "langchain_chain.py"))
+
+
+@pytest.mark.parametrize("name", ["demo.py", "new_method.py", "decorator.py", "langchain_chain.py"])
 def test_examples_are_short(root, name):
     assert len((root / "examples" / name).read_text().splitlines()) < 50

@@ -18,7 +18,8 @@ LAYERS = [
     {"fit"},
     {"compressor", "encode"},
     {"text"},
-    {"compose", "caching", "registry", "compat", "inputs", "highlight"},
+    {"compose", "caching", "registry", "compat", "inputs", "highlight", "messages"},
+    {"integrations"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -31,10 +32,9 @@ def python_files(root, *folders):
 def test_containers_are_not_packages_and_shadow_nobody(root):
     for folder in ("kernels", "service", "eval", "tests"):
         assert not (root / folder / "__init__.py").exists()
-    modules = {p.stem for p in python_files(root, "ctxcomp", "eval", "tests", "examples")}
-    folders = {
-        p.name for p in root.rglob("*") if p.is_dir() and (p / "__init__.py").exists() and ".venv" not in p.parts
-    }
+    modules = {p.stem for p in python_files(root, "ctxcomp", "service", "eval", "tests", "examples")}
+    packages = {p.parent.relative_to(root) for p in root.rglob("__init__.py")}
+    folders = {p.name for p in packages if not (p.parts or ("",))[0].startswith(".venv")}
     assert not SHADOWED & (modules | folders)
 
 
@@ -59,7 +59,7 @@ def test_imports_point_one_way(root):
     assert not wrong
 
 
-@pytest.mark.parametrize("folder", ["ctxcomp", "eval", "tests", "examples"])
+@pytest.mark.parametrize("folder", ["ctxcomp", "service", "eval", "tests", "examples"])
 def test_files_and_functions_stay_small(root, folder):
     large = []
     for path in python_files(root, folder):
