@@ -1,4 +1,4 @@
-"""The command line: ``ctxcomp compress``, ``ctxcomp eval`` and ``ctxcomp list``.
+"""The command line: ``ctxcomp compress``, ``ctxcomp eval``, ``ctxcomp serve`` and ``ctxcomp list``.
 
 Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error; 130 interrupted.
 """
@@ -117,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("arguments", nargs="*")
     evaluate.set_defaults(run=_eval)
 
+    serve = commands.add_parser("serve", help="run the HTTP service", add_help=False, prefix_chars="\0")
+    serve.add_argument("arguments", nargs="*")
+    serve.set_defaults(run=_serve)
+
     listing = commands.add_parser("list", help="show the methods")
     listing.set_defaults(run=_list)
     return parser
@@ -151,6 +155,13 @@ def _compress(arguments: argparse.Namespace) -> int:
 def _eval(arguments: argparse.Namespace) -> int:
     with _interrupts():
         status: int = require("ctxcomp_eval.command", extra="eval").main(arguments.arguments)
+    return status
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    for package in ("fastapi", "uvicorn", "httpx", "pydantic_settings", "prometheus_client"):
+        require(package, extra="service")
+    status: int = require("ctxcomp_service.serve", extra="service").main(arguments.arguments)
     return status
 
 

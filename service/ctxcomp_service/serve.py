@@ -1,0 +1,102 @@
+"""``ctxcomp serve``: settings, logs and uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from ctxcomp.cli import Parser, write_out
+from ctxcomp.errors import InputError
+from ctxcomp_service.app import create_app
+from ctxcomp_service.auth import hash_key, new_key
+from ctxcomp_service.logs import configure
+from ctxcomp_service.metrics import MULTIPROCESS_VARIABLE
+from ctxcomp_service.settings import PREFIX, Settings, load_settings, unknown_variables
+
+log = logging.getLogger("ctxcomp_service")
+
+SHUTDOWN_SPARE_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service until it is told to stop; returns the exit status.
+
+    Raises
+    ------
+    InputError: a setting is wrong; the message names it.
+    """
+    given = _parser().parse_args(arguments)
+    if given.new_key is not None:
+        write_out(_key_snippet(given.new_key))
+        return 0
+    # Worker processes read the settings for themselves, and from the environment.
+    flags = {"HOST": given.host, "PORT": given.port, "WORKERS": given.workers, "CONFIG": given.config}
+    os.environ |= {f"{PREFIX}{name}": str(value) for name, value in flags.items() if value is not None}
+    settings = load_settings()
+    configure(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    _announce(settings)
+    _run(app, settings)
+    return 0
+
+
+def worker_app() -> FastAPI:
+    """The application of one of several worker processes."""
+    settings = load_settings()
+    configure(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def _run(app: FastAPI, settings: Settings) -> None:
+    several = settings.workers > 1
+    if several:
+        os.environ.setdefault(MULTIPROCESS_VARIABLE, tempfile.mkdtemp(prefix="ctxcomp-metrics-"))
+    uvicorn.run(
+        "ctxcomp_service.serve:worker_app" if several else app,
+        factory=several,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers if several else None,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.limits.seconds + SHUTDOWN_SPARE_SECONDS),
+    )
+
+
+def _announce(settings: Settings) -> None:
+    for name, hint in unknown_variables(os.environ):
+        log.warning("the environment's %s is no setting: %s", name, hint)
+    if not settings.keys:
+        log.warning("no keys are configured: everyone who can reach %s is answered", settings.host)
+    if settings.workers > 1:
+        log.warning("each of %d workers counts rates and quotas for itself", settings.workers)
+
+
+def _key_snippet(tenant: str) -> str:
+    if not tenant.replace("-", "").replace("_", "").isalnum() or len(tenant) > 50:
+        raise InputError(f"a tenant's name has letters, digits, - and _, at most 50, got {tenant!r}")
+    key = new_key()
+    return (
+        f"The key of {tenant}, which is shown only now:\n\n    {key}\n\nFor the configuration file:\n\n"
+        f'    [[keys]]\n    id = "{tenant}-{secrets.token_hex(3)}"\n    tenant = "{tenant}"\n'
+        f'    sha256 = "{hash_key(key)}"\n'
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="ctxcomp serve", description="Run the HTTP service and gateway.")
+    parser.add_argument("--host", help="where to listen (default: 127.0.0.1, this machine only)")
+    parser.add_argument("--port", type=int, help="default: 8000")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; each loads the models (default: 1)")
+    parser.add_argument("--config", metavar="FILE", help="settings as TOML; the environment and options win")
+    parser.add_argument("--new-key", metavar="TENANT", help="print a new API key and its configuration, and end")
+    return parser
