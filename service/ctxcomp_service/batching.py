@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ctxcomp.errors import ModelError
 from ctxcomp.progress import listen
 from ctxcomp.types import CompressedText, Request
 from ctxcomp_service.methods import Plan
@@ -59,6 +60,11 @@ class Batcher:
     def start(self) -> None:
         """Begin to take work; needs a running event loop."""
         self._dispatching = asyncio.create_task(self._dispatch(), name="ctxcomp-batcher")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether work is taken."""
+        return self._dispatching is not None and not self._dispatching.done()
 
     @property
     def is_idle(self) -> bool:
@@ -143,4 +149,7 @@ def _work(batch: list[Job]) -> list[Any]:
             raise AbandonedError
 
     with listen(still_wanted):
-        return batch[0].work(batch[0].plan, [job.request for job in batch])
+        results = batch[0].work(batch[0].plan, [job.request for job in batch])
+    if len(results) != len(batch):
+        raise ModelError(f"{batch[0].plan.method} gave {len(results)} results for {len(batch)} requests")
+    return results

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -127,7 +127,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
         # Neither the input nor the context of an error is repeated: they may hold text.
-        found = [(".".join(str(part) for part in e["loc"]), str(e["msg"]), e["type"]) for e in error.errors()]
+        found = [(_place(e["loc"]), str(e["msg"]), e["type"]) for e in error.errors()]
         if any(kind == "json_invalid" for _, _, kind in found):
             return error_response(400, "malformed_json", "the body is not JSON")
         message = "; ".join(f"{where}: {what}" for where, what, _ in found[:5])
@@ -136,3 +136,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(CtxcompError)
     async def library_error(_: Request, error: CtxcompError) -> JSONResponse:
         return as_response(as_service_error(error))
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """Where in a request something is wrong, without the name of the form that its body was read as."""
+    where = list(location)
+    if where[:2] in (["body", "passages"], ["body", "messages"]):
+        del where[1]
+    return ".".join(map(str, where))

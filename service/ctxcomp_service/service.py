@@ -55,8 +55,8 @@ class Service:
         self.store: Store = open_store(settings.store)
         self.batcher = Batcher(settings.batching, settings.queue, self.metrics.batch.observe)
         self.cache = ResultCache(settings.cache_bytes)
-        self.ready = False
         self.draining = False
+        self._loaded = False
         self._purging: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -73,11 +73,16 @@ class Service:
             plan = await asyncio.to_thread(self.catalogue.plan, self.catalogue.default, {}, None)
             for _ in range(3):  # the first loads, the others tell how long work takes
                 await self.batcher.run(plan, Request("Who wrote it?", (SAMPLE,), Budget(keep=0.5)), "")
-        self.ready = True
+        self._loaded = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are welcome."""
+        return self._loaded and self.batcher.is_alive and not self.draining
 
     async def stop(self) -> None:
         """Finish what was accepted, then close."""
-        self.ready = False
+        self._loaded = False
         await self.batcher.stop()
         if self._purging is not None:
             self._purging.cancel()

@@ -277,3 +277,9 @@ def test_unknown_addresses_have_the_same_shape(server):
         answer = httpx.get(server.url + path)
         assert (answer.status_code, set(answer.json())) == (status, {"error"})
     assert httpx.get(f"{server.url}/v1/compress").status_code == 405
+
+
+def test_errors_name_the_field_and_not_the_form(post):
+    assert post([]).json()["error"]["message"].startswith("body: ")
+    assert post(body(query=1)).json()["error"]["message"].startswith("body.query: ")
+    assert post({"messages": "x"}).json()["error"]["message"].startswith("body.messages: ")

@@ -13,7 +13,7 @@ from ctxcomp_service.settings import Settings, load_settings, unknown_variables
 yaml = pytest.importorskip("yaml")
 
 INSTRUCTIONS = set(
-    "FROM RUN CMD LABEL EXPOSE ENV ADD COPY ENTRYPOINT VOLUME USER WORKDIR ARG ONBUILD STOPSIGNAL HEALTHCHECK SHELL".split()
+    "FROM RUN CMD LABEL EXPOSE ENV ADD COPY ENTRYPOINT VOLUME USER WORKDIR ARG STOPSIGNAL HEALTHCHECK SHELL".split()
 )
 
 

@@ -289,3 +289,12 @@ def test_a_conversation_that_takes_too_long(live_server, policy):
         assert done["fallback"] == answer.headers["x-ctxcomp-fallback"] == "too_slow"
         assert done["messages"][-1] == messages[-1]
         assert done["tokens_after"] <= done["tokens_before"]
+
+
+def test_it_says_why_nothing_was_taken_as_context(url):
+    done = compress(url, [user("Who wrote Middlemarch?")], budget={"keep": 0.5})
+    assert (done["located"], done["transforms_applied"]) == ([], [])
+    assert "no context of 200 characters or more was recognised" in done["note"]
+    assert compress(url, [user(RAG)], budget={"keep": 0.5})["note"] is None
+    bypassed = compress(url, [user(RAG)], budget={"keep": 0.5}, headers={"x-ctxcomp-bypass": "true"})
+    assert "bypassed" in bypassed["note"]

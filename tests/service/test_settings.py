@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel
 
 from ctxcomp import InputError
 from ctxcomp_service.app import create_app
-from ctxcomp_service.settings import Settings, load_settings, unknown_variables
+from ctxcomp_service.settings import Settings, Upstream, load_settings, unknown_variables
 
 HASH = "0" * 64
 FILE = f"""
@@ -120,7 +121,7 @@ def test_what_is_said_of_methods_that_are_not_there(given, told):
 
 def test_a_file_that_is_not_there_or_no_toml(config, monkeypatch):
     monkeypatch.setenv("CTXCOMP_CONFIG", "/no/such/file.toml")
-    with pytest.raises(InputError, match="/no/such/file.toml"):
+    with pytest.raises(InputError, match=r"/no/such/file\.toml"):
         load_settings()
     config("port = = 3")
     with pytest.raises(InputError, match="TOML"):
@@ -138,3 +139,17 @@ def test_beyond_loopback_with_keys_or_on_purpose():
     assert Settings(host="0.0.0.0", allow_anonymous=True).allow_anonymous
     for host in ("localhost", "127.0.0.2", "::1"):
         assert Settings(host=host).host == host
+
+
+def test_the_readme_names_every_setting(root):
+    def names(model, prefix=""):
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from names(kind, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    text = (root / "service" / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in [*names(Settings), *Upstream.model_fields] if f"`{name}`" not in text]
+    assert not missing

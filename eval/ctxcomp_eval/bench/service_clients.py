@@ -74,8 +74,8 @@ class Bodies:
         n = next(self._numbers)
         size, pool = self._sizes[n % len(self._sizes)], self._passages
         texts = [pool[(n * 7 + i * 11) % len(pool)] for i in range(size)]
-        word = pool[n % len(pool)].split()[n % 20]
-        query = f"When was {word} founded, and by whom? ({n})"
+        words = pool[n % len(pool)].split()
+        query = f"When was {words[n % len(words)]} founded, and by whom? ({n})"
         return {"query": query, "passages": texts, "budget": {"keep": KEEP}}
 
 

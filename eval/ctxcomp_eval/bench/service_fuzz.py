@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     operations: dict[str, Counter[int]] = {}
     for found in rounds:
         for label, statuses in found.operations.items():
-            operations.setdefault(label, Counter()).update(statuses)
+            operations.setdefault("other HTTP methods" if set(statuses) == {405} else label, Counter()).update(statuses)
     failures = [failure for found in rounds for failure in found.failures]
     rows = [
         {

@@ -146,7 +146,7 @@ def _row(part: str, method: str, tally: Tally) -> dict[str, Any]:
     blank = dict.fromkeys(
         ("offered_per_s", "rss_first_third_bytes", "rss_last_third_bytes", "measured", "target", "note"), ""
     )
-    row = {"part": part, "method": method, **tally.row(), **blank}
+    row: dict[str, Any] = {"part": part, "method": method, **tally.row(), **blank}
     print("  {part}: {accepted} accepted, {refused} refused, {errors} errors, {accepted_per_s:.2f}/s, "
           "p50 {p50_s:.3f} s, p99 {p99_s:.3f} s".format(**row), flush=True)  # fmt: skip
     return row

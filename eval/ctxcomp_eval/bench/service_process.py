@@ -51,6 +51,8 @@ class ServiceProcess:
             if found and _is_ready(found[1]):
                 return found[1]
             time.sleep(0.1)
+        self.process.kill()
+        self.process.wait()
         raise RuntimeError(f"the service did not start:\n{self._log.read_text(encoding='utf-8')}")
 
     def rss_bytes(self) -> int:

@@ -29,8 +29,8 @@ async def healthz() -> Health:
 async def readyz(request: Request) -> Health:
     """Requests are welcome: the default method is loaded, and the service is not about to stop."""
     service = request.app.state.service
-    if service.draining or not service.ready:
-        raise ServiceError(503, "not_ready", "starting" if not service.draining else "stopping", retry_after=1)
+    if not service.is_ready:
+        raise ServiceError(503, "not_ready", "stopping" if service.draining else "not loaded", retry_after=1)
     return Health()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ctxcomp.messages import Place
+from ctxcomp.messages.locate import MIN_CHARACTERS
 from ctxcomp_service.auth import Caller
 from ctxcomp_service.conversation import Section, shorten
 from ctxcomp_service.headers import is_bypassed, set_token_headers
@@ -130,6 +132,7 @@ class MessagesResponse(BaseModel):
     method: str | None
     counter: str
     fallback: str | None = Field(description="Why context is as it came; null where it is not.")
+    note: str | None = Field(description="Why nothing was taken as context, and what to do; null where something was.")
     ignored: list[str] = Field(description="Fields of the request that have no effect here.")
     request_id: str
 
@@ -163,8 +166,20 @@ async def compress_messages_form(
         method=method,
         counter=done.counter,
         fallback=done.fallback,
+        note=_note(done.sections, bypassed),
         ignored=body.ignored(),
         request_id=request_id.get(),
+    )
+
+
+def _note(sections: Sequence[Section], bypassed: bool) -> str | None:
+    if bypassed:
+        return "bypassed, as the request's header asks"
+    if any(section.located.places for section in sections):
+        return None
+    return (
+        f"no context of {MIN_CHARACTERS} characters or more was recognised in the messages that may be changed: put it "
+        'between <context> and </context>, name it in the field "context", or send query and passages instead'
     )
 
 

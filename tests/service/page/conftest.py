@@ -13,12 +13,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP = {"width": 1280, "height": 860}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def url(live_server) -> str:
     return live_server()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
