@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import json
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 # What str.isspace() knows, plus the zero-width space (a word separator in Khmer and Thai text) and the BOM. Not here,
 # because they belong to words: ZWJ, ZWNJ, word joiner, soft hyphen, bidirectional marks, NUL.
@@ -29,6 +30,8 @@ _START = re.compile(
 )
 _FIRST_NUMBER = re.compile(r"\(?(?:1|a|A|i)[.)]")
 _DECODER = json.JSONDecoder(parse_int=lambda digits: 0, parse_float=lambda digits: 0.0)
+JSON_DEPTH = 200
+"""JSON nested deeper is read as text: how deep the decoder itself goes depends on who set the recursion limit."""
 
 
 class Kind(enum.IntEnum):
@@ -199,6 +202,9 @@ class _Scanner:
         except RecursionError:
             self.json_allowance = 0
             return 0
+        if self.text.count("[", start, stop) + self.text.count("{", start, stop) > JSON_DEPTH and _is_deep(value):
+            self.json_allowance = 0
+            return 0
         self.json_allowance -= stop - start
         last = i
         while self.lines[last][1] < stop:
@@ -207,3 +213,17 @@ class _Scanner:
         if not ends_line or (isinstance(value, list) and all(item in (0, 0.0) for item in value)):
             return 0
         return self.emit(i, last, Kind.JSON)
+
+
+def _is_deep(value: Any) -> bool:
+    level, depth = [value], 0
+    while level and depth <= JSON_DEPTH:
+        level = [child for one in level for child in _children(one)]
+        depth += 1
+    return depth > JSON_DEPTH
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CtxcompError as error:
         return _say(error, 1)
     except BrokenPipeError:  # the reader, `head` for example, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, MemoryError) as error:
         return _say(f"{type(error).__name__}: {error}", 1)
@@ -212,12 +211,17 @@ def write_out(text: str, errors: str = "replace") -> None:
 
     Raises
     ------
-    OSError: it is closed.
+    OSError: it is closed, or takes no more.
     """
     if sys.stdout is None:
         raise OSError("standard output is closed")
-    sys.stdout.buffer.write(text.encode("utf-8", errors) + (b"" if text.endswith("\n") else b"\n"))
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", errors) + (b"" if text.endswith("\n") else b"\n"))
+        sys.stdout.buffer.flush()
+    except OSError:
+        # What is left in the buffer must not fail once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 @contextlib.contextmanager

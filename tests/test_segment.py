@@ -230,7 +230,8 @@ def test_a_year_at_the_start_of_a_wrapped_line_is_no_item():
     ("text", "is_json"),
     [
         ('{"a": 1}', True), ('["a", {"b": 2}]', True), ('{"a": 1},', True), ("[]", False), ("[1, 2]", False),
-        ("[12]", False), ("[" * 5000 + "]" * 5000, False),
+        ("[12]", False), ("[" * 5000 + "]" * 5000, False), ("[" * 300 + "]" * 300, False),
+        ("[" * 100 + "7" + "]" * 100, True),
         ('{"a": 1} is an object', False), ('{"a": }', False), ("{x}", False),
         ('{"n": ' + "9" * 5000 + "}", True),
     ],

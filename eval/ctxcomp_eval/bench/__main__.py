@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); about an hour on 2 cores."""
+"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); about an hour and a half on 2 cores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("encoders",),
     ("fit_speed",),
     ("call_share",),
+    ("early_exit",),
     ("memory",),
     ("budget_fuzz",),
+    ("gateway_overhead",),
+    ("service_load",),
+    ("service_fuzz",),
 )
 WITH_PEER = ("llmlingua_speed", "llmlingua_parity")
 """These need the peer's environment, named by CTXCOMP_PEER_PYTHON."""
