@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,3 +195,14 @@ def test_several_workers_share_metrics_and_originals(serve):
     )
     assert counts == ["20.0"]
     assert any("counts rates and quotas for itself" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_what_the_readme_shows_on_a_console_runs(serve, root):
+    [block] = re.findall(r"```console\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    commands = [part.strip() for part in block.split("$ ") if part.strip()]
+    assert commands[0].startswith("ctxcomp serve")
+    _, url, _ = serve(CTXCOMP_METHOD="sentence_pruner")
+    curl = commands[1].replace("http://127.0.0.1:8000", url)
+    done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["text"] == "George Eliot wrote Middlemarch."
