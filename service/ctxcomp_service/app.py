@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -14,10 +12,11 @@ from ctxcomp.version import __version__
 from ctxcomp_service import errors
 from ctxcomp_service.lifecycle import draining_on_sigterm
 from ctxcomp_service.middleware import Authenticated, BodyBound, Observed, StopsWithClient
+from ctxcomp_service.routes import chat, compress, health, methods, models, page, retrieve
 from ctxcomp_service.service import Service
 from ctxcomp_service.settings import Settings, is_loopback, load_settings
 
-ROUTES = ("compress", "retrieve", "methods", "chat", "models", "page", "health")
+ROUTES = (compress, retrieve, methods, chat, models, page, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -45,9 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )  # fmt: skip
     app.state.service = service
     errors.install(app)
-    for name in ROUTES:
-        if importlib.util.find_spec(f"ctxcomp_service.routes.{name}"):
-            app.include_router(importlib.import_module(f"ctxcomp_service.routes.{name}").router)
+    for module in ROUTES:
+        app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(BodyBound, most=settings.limits.body_bytes, seconds=settings.limits.seconds)
     app.add_middleware(StopsWithClient)
