@@ -4,7 +4,7 @@ LITELLM := $(VENV)-litellm
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench train clean
 
 demo: $(VENV)/.base  ## install and compress a real question over the project's own documents
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,18 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.bench  ## every benchmark, one after the other; eval/README.md names them
 	$(BIN)/python -m ctxcomp_eval.bench
+
+TRAIN := $(BIN)/python -m ctxcomp_eval
+train: $(VENV)/.dev  ## make the default weights again, about three hours on 2 cores; needs the shared data
+	$(TRAIN).train_token_head --out runs/token_head
+	$(TRAIN).pruner_data --out runs/pruner
+	$(TRAIN).train_pruner --data runs/pruner --first-layer 2 --steps 1800 --out runs/pruner/r32
+	$(TRAIN).pruner_data --out runs/dense --vectors runs/dense/pool.npy --twice qed_train
+	$(TRAIN).train_pruner --data runs/dense --init runs/pruner/r32/last.pt --first-layer 2 --rate 6e-4 --steps 1600 \
+	    --out runs/pruner/dense
+	cp runs/token_head/best.safetensors ctxcomp/weights/token_head.safetensors
+	cp runs/pruner/dense/last.safetensors ctxcomp/weights/sentence_pruner.safetensors
+	$(TRAIN).train_fusion --head runs/pruner/dense/last.safetensors
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
