@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); about an hour and a half on 2 cores."""
+"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); 1.5 hours on 2 cores."""
 
 from __future__ import annotations
 
