@@ -190,7 +190,8 @@ def _questions(one: Task, limit: int | None) -> list[Example]:
 
 def _nothing(one: Task, count: int) -> InputError:
     return InputError(
-        f"none of the {count} questions of {one.name} counts for {one.metrics[0]}: no answer is in its full context"
+        f"none of the {count} questions of {one.name} counts for {one.metrics[0]}: no answer is in its full context, "
+        "or no result has the spans that it needs"
     )
 
 
