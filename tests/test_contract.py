@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+from collections.abc import Iterator
 
 import pytest
 from cases import CASES, PROTECTING
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ctxcomp import Budget, BudgetError, CompressedText, Compressor, Passage, Request, load, resolve_counter
@@ -58,18 +59,27 @@ def check_spans(request: Request, result: CompressedText, compressor: Compressor
     keys = [(s.passage, s.start, s.end) for s in result.spans]
     assert keys == sorted(keys)
     assert all(a[0] < b[0] or a[2] <= b[1] for a, b in itertools.pairwise(keys))
-    cursor, previous = 0, -1
+    # A piece may occur in a separator too, "-" in "---": every place where it may stand is followed.
+    cursors, previous = {0}, -1
     for passage, start, end in keys:
         assert 0 <= start < end <= len(request.passages[passage].text)
         piece = request.passages[passage].text[start:end]
-        between_max = result.text.find(piece, cursor)
-        while between_max >= 0:
-            if is_filler(result.text[cursor:between_max], request, passage, previous, options):
-                break
-            between_max = result.text.find(piece, between_max + 1)
-        assert between_max >= 0, f"{piece!r} does not follow {result.text[:cursor]!r}"
-        cursor, previous = between_max + len(piece), passage
-    assert is_filler(result.text[cursor:], request, previous, previous, options)
+        places = [(cursor, at) for cursor in cursors for at in occurrences(result.text, piece, cursor)]
+        after = {
+            at + len(piece)
+            for cursor, at in places
+            if is_filler(result.text[cursor:at], request, passage, previous, options)
+        }
+        assert after, f"{piece!r} does not follow {result.text[: min(cursors)]!r}"
+        cursors, previous = after, passage
+    assert any(is_filler(result.text[cursor:], request, previous, previous, options) for cursor in cursors)
+
+
+def occurrences(text: str, piece: str, begin: int) -> Iterator[int]:
+    """Where a piece stands in a text, from a place on."""
+    while (begin := text.find(piece, begin)) >= 0:
+        yield begin
+        begin += 1
 
 
 def is_filler(text: str, request: Request, passage: int, previous: int, options: Compressor) -> bool:
@@ -85,6 +95,7 @@ def is_filler(text: str, request: Request, passage: int, previous: int, options:
 
 
 @every_case
+@example(request_=Request("", (Passage(""), Passage("0"), Passage("-")), Budget(tokens=11)))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(request_=requests)
 def test_spans_budget_and_stats(name: str, request_: Request) -> None:
