@@ -188,7 +188,7 @@ class Trainer:
         draw(self.log, self.out)
 
 
-def draw(log: Sequence[dict[str, float]], out: Path) -> None:
+def draw(log: Sequence[dict[str, float]], out: Path, keys: Sequence[str] = ("loss", "choice")) -> None:
     """Write the curve as CSV, and as PNG where matplotlib is installed."""
     with (out / "curve.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, list(log[0]))
@@ -199,7 +199,7 @@ def draw(log: Sequence[dict[str, float]], out: Path) -> None:
     except ModuleNotFoundError:
         return
     axes = figure.Figure(figsize=(7, 4), layout="tight").subplots()
-    for key in ("loss", "choice"):
+    for key in keys:
         axes.plot([row["step"] for row in log], [row[key] for row in log], label=key)
     axes.set_xlabel("step")
     axes.legend()
