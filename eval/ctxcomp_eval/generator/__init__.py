@@ -1,0 +1,1 @@
+"""What compressed weights and caches of the generator cost, measured on the small trained model."""
