@@ -1,0 +1,33 @@
+"""Checkpoints of quantized models: compressed-tensors, AWQ, GPTQ and our own, read and written.
+
+Names are imported when they are first used: importing this package brings neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctxcomp.generate.formats.checkpoint import load_quantized, quantized_config, save_quantized
+    from ctxcomp.generate.formats.hf import CtxcompConfig, install
+
+__all__ = ["CtxcompConfig", "install", "load_quantized", "quantized_config", "save_quantized"]
+
+_HOMES = {
+    "CtxcompConfig": "hf",
+    "install": "hf",
+    "load_quantized": "checkpoint",
+    "quantized_config": "checkpoint",
+    "save_quantized": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
