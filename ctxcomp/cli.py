@@ -1,4 +1,4 @@
-"""The command line: ``ctxcomp compress``, ``ctxcomp eval``, ``ctxcomp serve`` and ``ctxcomp list``.
+"""The command line: ``ctxcomp compress``, ``eval``, ``serve``, ``quantize``, ``plan`` and ``list``.
 
 Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error; 130 interrupted.
 """
@@ -120,6 +120,19 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("arguments", nargs="*")
     serve.set_defaults(run=_serve)
 
+    planning = commands.add_parser("plan", help="what of a local generator fits into a GPU's memory")
+    planning.add_argument("model", metavar="MODEL", help="a checkpoint directory, or a hub id in the local cache")
+    planning.add_argument("--memory", required=True, metavar="SIZE", help="what there is, such as 24GB or 80GiB")
+    planning.add_argument("--document-tokens", type=int, required=True, metavar="N", help="of a prompt")
+    planning.add_argument("--answer-tokens", type=int, default=512, metavar="N", help="of an answer (default: 512)")
+    planning.add_argument("--batch", type=int, default=1, metavar="N", help="requests at a time (default: 1)")
+    planning.add_argument("--measure", action="store_true", help="load the model and measure the plan at work")
+    planning.set_defaults(run=_plan)
+
+    quantizing = commands.add_parser("quantize", help="make a model's weights small", add_help=False, prefix_chars="\0")
+    quantizing.add_argument("arguments", nargs="*")
+    quantizing.set_defaults(run=_quantize)
+
     listing = commands.add_parser("list", help="show the methods")
     listing.set_defaults(run=_list)
     return parser
@@ -162,6 +175,25 @@ def _serve(arguments: argparse.Namespace) -> int:
         require(package, extra="service")
     status: int = require("ctxcomp_service.serve", extra="service").main(arguments.arguments)
     return status
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    for package in ("torch", "transformers"):
+        require(package, extra="generate")
+    with _interrupts():
+        status: int = require("ctxcomp.generate.weights.command", extra="generate").main(arguments.arguments)
+    return status
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    for package in ("torch", "transformers"):
+        require(package, extra="generate")
+    from ctxcomp.generate.planner import parse_bytes, plan
+
+    memory, tokens = parse_bytes(arguments.memory), arguments.document_tokens
+    found = plan(memory, arguments.model, tokens, batch=arguments.batch, answer_tokens=arguments.answer_tokens)
+    write_out(str(found.measure(found.generator(arguments.model)) if arguments.measure else found))
+    return 0
 
 
 def _setting(text: str) -> tuple[str, Any]:

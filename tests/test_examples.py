@@ -5,9 +5,13 @@ import sys
 import pytest
 
 
-def run(root, name: str) -> str:
+def run(root, name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(root / "examples" / name)], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, str(root / "examples" / name), *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -33,6 +37,17 @@ def test_a_langchain_chain(root):
     assert re.search(r"context \d{4} -> \d{2,3} tokens", run(root, "langchain_chain.py"))
 
 
-@pytest.mark.parametrize("name", ["demo.py", "new_method.py", "decorator.py", "langchain_chain.py"])
+def test_a_local_generator(root, tmp_path):
+    pytest.importorskip("transformers")
+    from tiny_chat import tiny_chat
+
+    printed = run(root, "local_generator.py", str(tiny_chat(tmp_path / "tiny")))
+    assert re.search(r"context  \d+ -> \d+ tokens", printed)
+    assert re.search(r"64 written at .* in \d+ model calls", printed)
+
+
+@pytest.mark.parametrize(
+    "name", ["local_generator.py", "demo.py", "new_method.py", "decorator.py", "langchain_chain.py"]
+)
 def test_examples_are_short(root, name):
     assert len((root / "examples" / name).read_text().splitlines()) < 50

@@ -1,0 +1,126 @@
+"""From a query and its context to the token ids of a prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctxcomp.errors import InputError
+from ctxcomp.types import Compressed, CompressedText, Passage
+
+Context = CompressedText | str | Sequence[Passage]
+Message = Mapping[str, str]
+
+FALLBACK_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].capitalize() + ': ' + m['content'] + '\\n\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""For models that have no chat template of their own."""
+
+ROLES = ("system", "user", "assistant")
+
+
+def context_text(context: Context) -> str:
+    """The context as the prompt shows it: passages stand apart by an empty line, under their titles.
+
+    Raises
+    ------
+    InputError: it is of a kind that this generator cannot read.
+    """
+    if isinstance(context, str):
+        return context
+    if isinstance(context, CompressedText):
+        return context.text
+    if isinstance(context, Compressed):
+        raise InputError(f"the local generator reads text, got a {type(context).__name__}: compress with a text method")
+    return "\n\n".join(
+        passage.text if not passage.title else f"{passage.title}\n{passage.text}" for passage in _passages(context)
+    )
+
+
+def source_texts(context: Context) -> list[str]:
+    """The documents behind a context before anything was removed from them: what an answer may quote."""
+    if isinstance(context, CompressedText):
+        return [passage.text for passage in context.passages]
+    return []
+
+
+def _passages(context: Any) -> list[Passage]:
+    passages = list(context) if isinstance(context, Sequence) else [context]
+    for passage in passages:
+        if not isinstance(passage, Passage):
+            raise InputError(f"context must be a CompressedText, a str or Passages, got {type(passage).__name__}")
+    return passages
+
+
+def messages_for(query: str, context: Context = "", instruction: str = "") -> list[dict[str, str]]:
+    """The chat for one question: the instruction as the system's message, then context and question as the user's."""
+    text = context_text(context)
+    asked = f"{text}\n\nQuestion: {query}" if text else query
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    return [*system, {"role": "user", "content": asked}]
+
+
+class Prompts:
+    """Builds prompts for one tokenizer.
+
+    Text that looks like one of the tokenizer's special tokens is broken up by a space after its first character:
+    no passage can end its own message and begin another.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, names))) if names else None
+        self.encode("")  # the first call may set the tokenizer up, which two threads must not do at once
+
+    def tokens(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a chat, up to where the answer begins.
+
+        Raises
+        ------
+        InputError: there is no message, one is malformed, or the model's template refuses them.
+        """
+        return self.encode(self.render(messages))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The chat as text under the model's template; where that knows no system message, the user's gets it."""
+        from jinja2 import TemplateError
+
+        clean = [self._clean(message) for message in messages]
+        if not clean:
+            raise InputError("a chat needs at least one message")
+        try:
+            return self._apply(clean)
+        except TemplateError as error:
+            if clean[0]["role"] == "system" and len(clean) > 1 and clean[1]["role"] == "user":
+                joined = {"role": "user", "content": f"{clean[0]['content']}\n\n{clean[1]['content']}"}
+                return self.render([joined, *clean[2:]])
+            raise InputError(f"the model's chat template refuses these messages: {error}") from error
+
+    def text_tokens(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.encode(self._defused(text))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens are meant."""
+        found: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    def _apply(self, messages: list[dict[str, str]]) -> str:
+        template = None if self._tokenizer.chat_template else FALLBACK_TEMPLATE
+        rendered: str = self._tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        return rendered if template is None else (self._tokenizer.bos_token or "") + rendered
+
+    def _clean(self, message: Message) -> dict[str, str]:
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES or not isinstance(content, str):
+            raise InputError(f"a message has a role of {', '.join(ROLES)} and content as text, got role {role!r:.40}")
+        return {"role": role, "content": self._defused(content)}
+
+    def _defused(self, text: str) -> str:
+        return text if self._special is None else self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
