@@ -76,7 +76,8 @@ class Catalogue:
     def __init__(self, settings: Settings) -> None:
         self.offered = dict(settings.methods) or {name: MethodSettings() for name in METHODS}
         self.default = settings.method
-        self._counters = dict(settings.counters)
+        own = {settings.generator.model: settings.generator.path} if settings.generator else {}
+        self._counters = own | dict(settings.counters)
         self._make = functools.lru_cache(maxsize=256)(self._build)
         for name in self.offered:
             self.plan(name, {}, None)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from ctxcomp.cli import Parser, write_out
 from ctxcomp.errors import InputError
+from ctxcomp.loading import open_checkpoint
 from ctxcomp_service.app import create_app
 from ctxcomp_service.auth import hash_key, new_key
 from ctxcomp_service.logs import configure
@@ -23,6 +24,15 @@ from ctxcomp_service.settings import PREFIX, Settings, load_settings, unknown_va
 log = logging.getLogger("ctxcomp_service")
 
 SHUTDOWN_SPARE_SECONDS = 5.0
+GENERATOR_OPTIONS = {
+    "NAME": "how requests name the model (default: the directory's name)",
+    "WEIGHTS": "quantize the weights with this method, rtn for example",
+    "BITS": "of quantized weights (default: 4)",
+    "CALIBRATION": "texts for methods that calibrate: .txt, .jsonl or a folder",
+    "KV": "KV cache policy, kivi4 for example (default: whole)",
+    "DEVICE": "cpu, cuda or cuda:N (default: cuda where there is one)",
+    "DTYPE": "of what is not quantized (default: the checkpoint's)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises
     ------
     InputError: a setting is wrong; the message names it.
+    ModelError: there is no such generator.
     """
     given = _parser().parse_args(arguments)
     if given.new_key is not None:
@@ -38,9 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     # Worker processes read the settings for themselves, and from the environment.
     flags = {"HOST": given.host, "PORT": given.port, "WORKERS": given.workers, "CONFIG": given.config}
+    flags |= {f"GENERATOR__{name}": getattr(given, f"generator_{name.lower()}") for name in GENERATOR_OPTIONS}
+    flags["GENERATOR__PATH"] = given.generator
     os.environ |= {f"{PREFIX}{name}": str(value) for name, value in flags.items() if value is not None}
     settings = load_settings()
     configure(settings.log_level, settings.log_format)
+    if settings.generator is not None:
+        open_checkpoint(settings.generator.path)
     app = create_app(settings)
     _announce(settings)
     _run(app, settings)
@@ -77,6 +92,8 @@ def _announce(settings: Settings) -> None:
         log.warning("the environment's %s is no setting: %s", name, hint)
     if not settings.keys:
         log.warning("no keys are configured: everyone who can reach %s is answered", settings.host)
+    if settings.workers > 1 and settings.generator:
+        log.warning("each of %d workers holds the model %s of its own", settings.workers, settings.generator.model)
     if settings.workers > 1:
         log.warning("each of %d workers counts rates and quotas for itself", settings.workers)
 
@@ -98,5 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="default: 8000")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; each loads the models (default: 1)")
     parser.add_argument("--config", metavar="FILE", help="settings as TOML; the environment and options win")
+    parser.add_argument("--generator", metavar="PATH", help="serve the model of this checkpoint directory as well")
+    for name, text in GENERATOR_OPTIONS.items():
+        parser.add_argument(f"--generator-{name.lower()}", metavar=name, help=text)
     parser.add_argument("--new-key", metavar="TENANT", help="print a new API key and its configuration, and end")
     return parser

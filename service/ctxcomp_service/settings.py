@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,6 +110,27 @@ class Upstream(Part):
     read_seconds: Seconds = 300.0
 
 
+class GeneratorSettings(Part):
+    """A model of this machine, served as an upstream like any other."""
+
+    path: str = Field(description="a checkpoint directory, or a hub id in the local cache")
+    name: Name | None = Field(default=None, description="how requests name the model; the directory's name if unset")
+    weights: str | None = Field(default=None, description="quantize the weights with this method at the start")
+    bits: int = Field(default=4, ge=2, le=8, description="of quantized weights")
+    calibration: Path | None = Field(default=None, description="texts for methods that calibrate: .txt, .jsonl, folder")
+    kv: str | None = Field(default=None, description="KV cache policy, for example kivi4; none keeps it whole")
+    device: str = "auto"
+    dtype: str | None = Field(default=None, description="of what is not quantized; the checkpoint's own if unset")
+    drafts: bool = Field(default=True, description="speculative copy: the same answers in fewer model calls")
+    max_tokens: Positive = Field(default=1024, description="of answers to requests that set no bound")
+    waiting: int = Field(default=16, ge=0, description="requests that wait for the model, at most; then 503")
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.name or re.sub(r"[^A-Za-z0-9_.-]", "-", Path(self.path).name)
+
+
 class Limits(Part):
     """What one request may be; anything larger is answered with 413."""
 
@@ -184,6 +206,7 @@ class Settings(BaseSettings):
     methods: dict[str, MethodSettings] = Field(default_factory=dict, description="none: all built-in ones")
     counters: dict[str, str] = Field(default_factory=dict, description="model name -> tokenizer that counts for it")
     upstreams: dict[Name, Upstream] = Field(default_factory=dict)
+    generator: GeneratorSettings | None = None
 
     limits: Limits = Limits()
     batching: Batching = Batching()

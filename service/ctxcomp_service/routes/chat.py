@@ -18,6 +18,7 @@ from ctxcomp_service.auth import Known
 from ctxcomp_service.conversation import Shortened, is_marked, shorten
 from ctxcomp_service.errors import ServiceError, documented
 from ctxcomp_service.headers import is_bypassed, request_headers, set_token_headers
+from ctxcomp_service.local import open_local
 from ctxcomp_service.rawjson import RawObject, elements, read_object
 from ctxcomp_service.relay import failure, relay
 from ctxcomp_service.service import Service
@@ -51,7 +52,9 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 @contextlib.asynccontextmanager
 async def _connected(app: FastAPI) -> AsyncIterator[None]:
-    app.state.upstreams = Upstreams(app.state.service.settings.upstreams)
+    settings = app.state.service.settings
+    local = [await open_local(settings.generator)] if settings.generator else []
+    app.state.upstreams = Upstreams(settings.upstreams, *local)
     try:
         yield
     finally:
@@ -86,7 +89,7 @@ async def chat_completions(request: Request, caller: Known) -> Response:
         done = await shorten(request.app.state.service, caller, messages, wanted, model=model, keep=False)
         fresh = done.messages
         _describe(extra, done)
-    return await _forward(request, upstream, rewritten(body, given, model, fresh), extra)
+    return await _forward(request, upstream, rewritten(body, given, model, fresh), extra, original=body)
 
 
 def rewritten(body: bytes, given: RawObject, model: str, messages: Any) -> bytes:
@@ -154,12 +157,14 @@ def _describe(extra: dict[str, str], done: Shortened) -> None:
     extra["x-ctxcomp-located"] = located.encode("ascii", "replace").decode() or "nothing"
 
 
-async def _forward(request: Request, upstream: Upstream, body: bytes, extra: Mapping[str, str]) -> Response:
+async def _forward(
+    request: Request, upstream: Upstream, body: bytes, extra: Mapping[str, str], *, original: bytes
+) -> Response:
     service: Service = request.app.state.service
     headers = request_headers(request.headers, pass_authorization=_passes_authorization(request, upstream))
     began = time.perf_counter()
     try:
-        answer = await upstream.open("POST", "/chat/completions", headers, body)
+        answer = await upstream.open("POST", "/chat/completions", headers, body, original=original)
     except httpx.TransportError as error:
         raise failure(error, upstream.name) from error
     service.metrics.stage.labels("upstream").observe(time.perf_counter() - began)
@@ -169,4 +174,4 @@ async def _forward(request: Request, upstream: Upstream, body: bytes, extra: Map
 def _passes_authorization(request: Request, upstream: Upstream) -> bool:
     """Whether the client's Authorization may go on: never where it is, or might be, a key of ours."""
     opened_by_it = bool(request.app.state.service.settings.keys) and "x-api-key" not in request.headers
-    return upstream.settings.pass_authorization and not opened_by_it
+    return upstream.pass_authorization and not opened_by_it

@@ -72,7 +72,7 @@ async def retrieve_model(request: Request, response: Response, caller: Known, mo
 
 async def _models(upstream: Upstream) -> list[dict[str, Any]] | ServiceError:
     """What one upstream serves: as configured where that is a list of names, else as it says itself."""
-    names = upstream.settings.models
+    names = upstream.models
     if names and not any("*" in name for name in names):
         return [{"id": name, "owned_by": upstream.name} for name in names]
     try:
@@ -98,7 +98,7 @@ def _parsed(body: bytes, upstream: Upstream) -> list[dict[str, Any]] | ServiceEr
 
 
 def _serves(upstream: Upstream, model: str) -> bool:
-    names = upstream.settings.models
+    names = upstream.models
     return not names or model in names or upstream.matches(model)
 
 
