@@ -20,6 +20,7 @@ LAYERS = [
     {"text"},
     {"compose", "caching", "registry", "compat", "inputs", "highlight", "messages"},
     {"integrations"},
+    {"generate"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

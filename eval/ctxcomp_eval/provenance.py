@@ -34,8 +34,8 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True).stdout
 
 
-_WAYS_IN = ("integrations", "messages", "cli.py")
-"""What calls the methods and is called by none."""
+_WAYS_IN = ("integrations", "messages", "generate", "cli.py")
+"""What calls the methods, or reads what they give, and is called by none."""
 
 
 @functools.cache

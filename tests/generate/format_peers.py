@@ -150,7 +150,7 @@ def read_gptqmodel(path):
 
     from_awq = "awq" in Path(path, "config.json").read_text()
     backend = BACKEND.AWQ_TORCH if from_awq else BACKEND.GPTQ_TORCH
-    model = GPTQModel.load(path, device="cpu", backend=backend).model
+    model = GPTQModel.load(path, device="cpu", backend=backend, dtype=torch.float16).model
     tensors = {"logits": model(IDS).logits}
     for name, module in model.named_modules():
         if isinstance(module, AwqTorchLinear):

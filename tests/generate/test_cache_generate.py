@@ -29,7 +29,7 @@ MODELS = {
 }
 
 
-def answer(model, ids, policy=None, new=12, **kwargs):
+def answer(model, ids, policy=None, new=8, **kwargs):
     if policy is not None:
         kwargs["past_key_values"] = CompressedCache(model.config, policy)
     return model.generate(ids, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0, **kwargs)
@@ -44,7 +44,7 @@ def logits(model, ids, cache, prompt=80, **kwargs):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_architectures(name):
-    model, ids = MODELS[name](), random_ids(1, 100)
+    model, ids = MODELS[name](), random_ids(1, 90)
     plain, reference = answer(model, ids[:, :80]), logits(model, ids, DynamicCache(config=model.config))
     for attention in ("sdpa", "ctxcomp"):
         if attention == "ctxcomp":
@@ -61,7 +61,7 @@ def test_architectures(name):
 
 @pytest.mark.parametrize("policy", ["none", "kivi4", "snapkv(keep=0.4)", "h2o(tokens=30)+int4", "zipcache"])
 def test_a_left_padded_batch_is_its_rows_alone(policy):
-    model, new = tiny_llama(), 30
+    model, new = tiny_llama(), 20
     install(model)
     lengths, ids = [90, 75], random_ids(2, 90)
     mask = torch.ones_like(ids)
@@ -92,11 +92,10 @@ def test_prompt_lookup_drafts_and_crops(policy):
     assert torch.equal(answer(model, ids, policy, 24, prompt_lookup_num_tokens=5), plain)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_static_compiles_as_one_graph(bits):
-    model, ids = tiny_llama(), random_ids(1, 40)
+def test_static_compiles_as_one_graph():
+    model, ids = tiny_llama(num_hidden_layers=1), random_ids(1, 40)
     install(model)
-    policy = f"static{bits}(max_tokens=64)"
+    policy = "static4(max_tokens=64)"
     compiled = CompileConfig(fullgraph=True, backend="aot_eager", mode=None)
     compiled._compile_all_devices = True
     eager = answer(model, ids, policy, disable_compile=True)
@@ -114,7 +113,7 @@ def test_static_rows_lengths_and_left_padding():
     mask = torch.ones_like(ids)
     mask[1, :25] = 0
     batch = answer(model, ids * mask, "static8(max_tokens=100)", attention_mask=mask)
-    assert torch.equal(batch[1, -12:], answer(model, ids[1:, 25:], "static8(max_tokens=100)")[0, -12:])
+    assert torch.equal(batch[1, -8:], answer(model, ids[1:, 25:], "static8(max_tokens=100)")[0, -8:])
     cache = CompressedCache(model.config, "static4(max_tokens=100)")
     assert cache.nbytes() == 0
     logits(model, ids[:1], cache, prompt=50)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from ctxcomp.generate.formats import load_quantized, save_quantized
 from generate.format_peers import IDS
 from generate.models import tiny_llama
 from generate.rounded import rounded, weights, words_tokenizer
+from safetensors.torch import load_file
+
+from ctxcomp.generate.formats import load_quantized, save_quantized
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parent / "format_peers.py"
@@ -30,7 +30,10 @@ def run(peer: tuple[str, str], what: str, *arguments: Path) -> None:
     python = os.environ.get(variable)
     if not python:
         pytest.skip(f"{variable} names no Python with {package}")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "HF_HUB_OFFLINE": "1",
+        "GPTQMODEL_CPU_WORKERS": "2",
+    }
     command = [python, str(SCRIPT), what, package, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,7 +47,7 @@ def run(peer: tuple[str, str], what: str, *arguments: Path) -> None:
         (OLDER, "compressed-tensors", 4, False),
         (OLDER, "compressed-tensors", 3, False),
         (GPTQMODEL, "gptq", 4, True),
-        (GPTQMODEL, "gptq", 3, False),
+        (GPTQMODEL, "gptq_v2", 3, False),
         (GPTQMODEL, "awq", 4, False),
     ],
 )

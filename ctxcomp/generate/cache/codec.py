@@ -56,6 +56,8 @@ class Codec(ABC):
     joins: ClassVar[bool] = True
     observes: ClassVar[bool] = False
     fused: ClassVar[bool] = False
+    decode_window: ClassVar[int] = 8
+    """Queries of past decoding steps that are kept for ``saliency``; they count as bytes of the cache."""
 
     @abstractmethod
     def encode(self, keys: Tensor, values: Tensor, saliency: Tensor | None = None) -> Block:

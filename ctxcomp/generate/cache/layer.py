@@ -263,7 +263,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Queries to hold between forwards."""
         if self.evictor is not None and self.evictor.interval:
             return self.evictor.decode_window
-        return Evictor.decode_window if self.codec.observes else 0
+        return self.codec.decode_window if self.codec.observes else 0
 
     def _has_kernel(self, new: int) -> bool:
         return bool(self.body) and self.codec.fused and new <= MAX_QUERIES and self.device.type == "cuda"

@@ -53,7 +53,8 @@ class Reader:
         whole = torch.tensor([[*before, *ids]], device=self.model.device)
         self.model(whole, past_key_values=cache, use_cache=True, logits_to_keep=1)
         layers = []
-        for rotary, layer in zip(self.rotaries, cache.layers, strict=True):
+        held: list[Any] = cache.layers  # compressed ones, as checked above
+        for rotary, layer in zip(self.rotaries, held, strict=True):
             keys, values = layer.dense()
             positions = layer.slot_positions()[..., len(before) :]
             keys = rotary.turn(keys[:, :, len(before) :], -positions).to(keys.dtype)

@@ -90,6 +90,11 @@ class Format(ABC):
     def decode(self, name: str, shape: Shape, tensors: Tensors) -> QuantizedWeight:
         """A layer [N, K] from its tensors."""
 
+    @property
+    def saves_as(self) -> str:
+        """The name of the format that a model read from this checkpoint is saved in."""
+        return self.name
+
     def select(self, name: str, shape: Shape, found: Layer) -> Layer:
         """The tensors to load for a layer [N, K], checked.
 

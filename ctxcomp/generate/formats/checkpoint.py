@@ -25,8 +25,8 @@ def save_quantized(model: Any, tokenizer: Any, out: str | Path, *, format: str =
     model: a causal language model that `quantize` or `load_quantized` made.
     tokenizer: written beside it; None for none.
     out: the directory.
-    format: "native" holds everything; "compressed-tensors" (vLLM, transformers), "awq" (GEMM) and "gptq" (version 1)
-        hold plain codes, scales and zero points. "awq" and "gptq" store float16 scales.
+    format: "native" holds everything; "compressed-tensors" (vLLM, transformers), "awq" (GEMM), "gptq" (version 1)
+        and "gptq_v2" hold plain codes, scales and zero points, all but "compressed-tensors" with float16 scales.
 
     Raises
     ------

@@ -54,6 +54,8 @@ class Gptq(Format):
     dynamic: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     name: ClassVar[str] = "gptq"
+    writes: ClassVar[int] = 1
+    """The version that is written."""
     markers: ClassVar[tuple[str, ...]] = ("qweight",)
 
     @classmethod
@@ -70,7 +72,7 @@ class Gptq(Format):
 
     @classmethod
     def holding(cls, layers: Mapping[str, Form], dense: Sequence[str]) -> Self:
-        """For layers that are all alike; written as version 1."""
+        """For layers that are all alike."""
         schemes = [form.scheme for form in layers.values()]
         kinds = {(scheme.bits, scheme.group_size) for scheme in schemes}
         if len(kinds) != 1:
@@ -82,7 +84,7 @@ class Gptq(Format):
         skips: tuple[tuple[str, dict[str, Any]], ...] = tuple(
             (f"-:^{re.escape(name)}$", {}) for name in dense if name != "lm_head"
         )
-        return cls(Scheme(bits, group_size, symmetric, act_order), dynamic=skips)
+        return cls(Scheme(bits, group_size, symmetric, act_order), cls.writes, skips)
 
     def settings(self) -> dict[str, Any]:
         """The ``quantization_config`` to write."""
@@ -96,6 +98,11 @@ class Gptq(Format):
             "lm_head": False,
         }
         return written | ({"dynamic": dict(self.dynamic)} if self.dynamic else {})
+
+    @property
+    def saves_as(self) -> str:
+        """The version that was read."""
+        return KINDS[self.version - 1]
 
     def layer_scheme(self, name: str) -> Scheme:
         """What holds for one layer: the first of the checkpoint's rules that fits its name, or the default."""
@@ -137,7 +144,7 @@ class Gptq(Format):
 
     @classmethod
     def encode(cls, name: str, weight: QuantizedWeight) -> Tensors:
-        """The tensors of a layer, as version 1; scales become float16."""
+        """The tensors of a layer; scales become float16."""
         check_plain(name, weight, "GPTQ")
         if weight.bits not in WIDTHS or any(size * weight.bits % 32 for size in weight.shape):
             raise InputError(
@@ -149,10 +156,17 @@ class Gptq(Format):
             zeros = torch.full_like(weight.scales, 2 ** (weight.bits - 1), dtype=torch.uint8)
         return {
             "qweight": pack(weight.codes, weight.bits),
-            "qzeros": _pack_less_one(zeros.T.contiguous(), weight.bits).T.contiguous(),
+            "qzeros": (_pack_less_one if cls.writes == 1 else pack)(zeros.T.contiguous(), weight.bits).T.contiguous(),
             "scales": half_scales(name, weight, "GPTQ").T.contiguous(),
             "g_idx": weight.column_groups().to(torch.int32),
         }
+
+
+class GptqV2(Gptq):
+    """GPTQ written as version 2, which GPTQModel wants of asymmetric weights: 1 has no room for zero points of 0."""
+
+    name: ClassVar[str] = "gptq_v2"
+    writes: ClassVar[int] = 2
 
 
 def _scheme(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Scheme:

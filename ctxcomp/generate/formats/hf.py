@@ -97,7 +97,7 @@ class CtxcompQuantizer(HfQuantizer):
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
         if self._format is not None:
             settle(model, self._format)
-            self.saves_as = self._format.name
+            self.saves_as = self._format.saves_as
 
     def param_needs_quantization(self, model: nn.Module, param_name: str, **kwargs: Any) -> bool:
         """Whether a weight of a checkpoint in full precision is to be rounded."""

@@ -10,13 +10,13 @@ from ctxcomp.fields import nearest
 from ctxcomp.generate.formats.awq import Awq
 from ctxcomp.generate.formats.base import Format
 from ctxcomp.generate.formats.compressed_tensors import CompressedTensors
-from ctxcomp.generate.formats.gptq import Gptq
+from ctxcomp.generate.formats.gptq import Gptq, GptqV2
 from ctxcomp.generate.formats.native import Native
 
 METHOD = "ctxcomp"
 """Our name among the quantization methods of transformers."""
 
-FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Native, CompressedTensors, Awq, Gptq)}
+FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Native, CompressedTensors, Awq, Gptq, GptqV2)}
 
 
 def format_class(name: str) -> type[Format]:

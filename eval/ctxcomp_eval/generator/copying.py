@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     ]
     whole = [(one.question, one.context) for one in asked]
     reference: dict[str, list[Any]] = {}
-    for kv in (None, "int8", "kivi8", "kivi4", "snapkv(keep=0.5)+kivi4"):
+    for kv in (None, *options.kv):
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
         generator = Generator(model, tokenizer, kv=kv)
         for name, prompts in (("whole", whole), ("sentence_pruner, keep 0.5", pruned)):
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="runs/lm/model", help="a causal language model of transformers")
     parser.add_argument("--prompts", type=int, default=120)
+    parser.add_argument("--kv", nargs="*", default=["int8", "kivi4", "snapkv(keep=0.5)+kivi4"], metavar="POLICY")
     parser.add_argument("--dtype", default="float32", help="in bfloat16 near-ties fall differently in longer forwards")
     parser.add_argument("--out", type=Path, default=RESULTS / "generator_copy.csv")
     options = parser.parse_args(arguments)

@@ -3,8 +3,9 @@
     python -m ctxcomp_eval.generator.kv --model runs/lm/model
 
 Per policy: bytes really held after a text of 2,048 and of 4,096 tokens, as a share of a bfloat16 cache; the loss on
-256 tokens of WikiText-2 test behind 1,792 that are in the cache, paired window by window with the whole cache; how many
-codes are found again in about 1,200 tokens ("needle"), and the F1 of answers to held-out questions, both greedy.
+256 tokens behind 1,792 that are in the cache, of the held-out split, paired window by window with the whole cache; with
+``--prompts`` also how many codes are found again in about 1,200 tokens ("needle"), and the F1 of answers to held-out
+questions, both greedy, which say something only of a model that can do either.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ctxcomp.generate import Generator
 from ctxcomp_eval.answers import f1
 from ctxcomp_eval.bench.common import RESULTS, write_csv
-from ctxcomp_eval.data import data_dir
-from ctxcomp_eval.generator.measure import Losses, exchanges, interval, windows
+from ctxcomp_eval.generator.measure import Losses, exchanges, interval
+from ctxcomp_eval.generator.weights import texts
 from ctxcomp_eval.lm.documents import Exchange
 
 PACKAGES = ("ctxcomp", "torch", "transformers")
@@ -100,17 +101,15 @@ def last_answer(text: str, answer: str) -> float:
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each policy, the whole cache first."""
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    ids = windows(tokenizer, data_dir() / "eval" / "wikitext2_test.txt", 2048, options.windows)
-    needles, quotes = exchanges("needle", options.prompts, 900), exchanges("quote", options.prompts, 700)
+    ids = texts(tokenizer, "dev", options.windows, 2048)
+    asked = {"needle": (exchanges("needle", options.prompts, 900), has_code)}
+    asked |= {"answer_f1": (exchanges("quote", options.prompts, 700), last_answer)}
     whole: dict[str, Losses] = {}
     for policy in (None, *(options.only or POLICIES)):
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
         generator = Generator(model, tokenizer, kv=policy)
-        found = {
-            "loss": continued(generator, ids),
-            "needle": answered(generator, needles, has_code),
-            "answer_f1": answered(generator, quotes, last_answer),
-        }
+        found = {"loss": continued(generator, ids)}
+        found |= {name: answered(generator, some, right) for name, (some, right) in asked.items() if some}
         whole = whole or found
         line: dict[str, Any] = {"policy": policy or "whole"}
         for count in (2048, 4096):
@@ -118,7 +117,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         line["perplexity"] = float(np.exp(found["loss"].mean()))
         change = interval(found["loss"] - whole["loss"], np.expm1)
         line |= {"perplexity_rise": change.mean, "rise_low": change.low, "rise_high": change.high}
-        for name in ("needle", "answer_f1"):
+        for name in asked.keys() & found.keys():
             spread = interval(found[name] - whole[name])
             line |= {name: float(found[name].mean()), f"{name}_minus_whole": spread.mean}
             line |= {f"{name}_low": spread.low, f"{name}_high": spread.high}
@@ -128,8 +127,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="runs/lm/model", help="a causal language model of transformers")
-    parser.add_argument("--windows", type=int, default=40, help="of 2,048 tokens")
-    parser.add_argument("--prompts", type=int, default=60, help="of each kind")
+    parser.add_argument("--windows", type=int, default=24, help="of 2,048 tokens")
+    parser.add_argument("--prompts", type=int, default=0, help="of each kind")
     parser.add_argument("--only", nargs="+", metavar="POLICY", help="these policies instead of all")
     parser.add_argument("--out", type=Path, default=RESULTS / "generator_kv.csv")
     options = parser.parse_args(arguments)

@@ -41,10 +41,14 @@ def main() -> None:
     parser.add_argument("--method", choices=["awq", "gptq", "rtn"], default="awq")
     arguments = parser.parse_args()
 
+    import torch
     from datasets import Dataset
     from llmcompressor import oneshot
+    from llmcompressor.pipelines.cache import IntermediatesCache
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not torch.accelerator.is_available():  # 0.14 pins memory, for speed only, and fails where there is no GPU
+        IntermediatesCache.pin_memory = lambda *_, **__: None
     ids = np.load(arguments.ids)
     windows = {"input_ids": ids.tolist(), "attention_mask": np.ones_like(ids).tolist()}
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype="auto")

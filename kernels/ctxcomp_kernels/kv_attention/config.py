@@ -22,7 +22,7 @@ class Config:
     """Numbers of one device class.
 
     block_tokens: tokens per step at most; a power of two >= 16. A step never crosses a group of keys.
-    warps, stages: Triton's launch options, for 16 query rows of up to 128 channels.
+    warps, stages: Triton's launch options, for 16 query rows of up to 128 channels of up to 4 bits.
     split_tokens: fewest tokens worth a program of their own.
     programs_per_processor: programs wanted per multiprocessor.
     """

@@ -82,9 +82,9 @@ def merge(acc: Tensor, lse: Tensor, out: Tensor, out_lse: Tensor) -> None:
             )
 
 
-def warps(config: Config, M: int, d: int) -> int:
-    """Warps of a program: as many times the configured ones as its rows exceed 16 or its channels 128."""
-    return config.warps * max(M // 16, -(-d // 128))
+def warps(config: Config, M: int, d: int, wide: bool) -> int:
+    """Warps of a program; more than configured where registers would spill: by rows, channels, bytes per token."""
+    return config.warps * max(M // 16, (1 if d <= 128 else 4) * (2 if wide else 1))
 
 
 def _plan(body: KVBody, heads: int, config: Config, processors: int) -> tuple[int, int, int]:
@@ -120,7 +120,8 @@ def _launch(
     DTYPE = TYPES[torch.float32 if interpreting() and q.dtype == torch.bfloat16 else q.dtype]
     tensors, strides, constants = _body_arguments(body, q)
     n = body.tokens if body is not None else 0
-    widths = [d * constants["KEY_BITS"] // 8, d * constants["VALUE_BITS"] // 8]
+    bits = (constants["KEY_BITS"], constants["VALUE_BITS"])
+    widths = [d * width // 8 for width in bits]
     padded = [max(MIN_TOKENS, triton.next_power_of_2(width)) for width in widths]
     tails = [q if x is None else x for x in (tail_k, tail_v, tail_valid)]
     with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
@@ -161,7 +162,7 @@ def _launch(
             WK=padded[0],
             WV=padded[1],
             D=triton.next_power_of_2(d),
-            num_warps=warps(config, M, d),
+            num_warps=warps(config, M, d, constants["VALUE_GROUPS"] > 1 or 8 in bits),
             num_stages=config.stages,
         )
 
@@ -169,7 +170,7 @@ def _launch(
 def _body_arguments(body: KVBody | None, q: Tensor) -> tuple[list[Tensor], list[int], dict[str, Any]]:
     """Tensors, strides and constants of a body; stand-ins for an absent one."""
     if body is None:
-        absent = {"KEY_BITS": 8, "VALUE_BITS": 8, "KEYS_PER_TOKEN": True, "VALUE_GROUPS": 1}
+        absent = {"KEY_BITS": 4, "VALUE_BITS": 4, "KEYS_PER_TOKEN": True, "VALUE_GROUPS": 1}
         return [q] * 8, [0] * 22, absent | {"HAS_CHANNEL": False, "HAS_VALID": False}
     codes = [row_contiguous(body.key_codes), row_contiguous(body.value_codes)]
     keys = [codes[0], row_contiguous(body.key_scale), row_contiguous(body.key_minimum)]
