@@ -73,7 +73,7 @@ def test_we_read_theirs(peer: tuple[str, str], reader: tuple[str, str], tmp_path
     run(peer, "write", tmp_path / "dense", tmp_path / "theirs")
     run(reader, "read", tmp_path / "theirs", tmp_path / "theirs.safetensors")
     theirs = load_file(tmp_path / "theirs.safetensors")
-    model = load_quantized(tmp_path / "theirs", device="cpu")
+    model = load_quantized(tmp_path / "theirs", device="cpu", dtype=torch.float16)
     ours = weights(model, torch.float16)
     assert len(ours) == 14
     for layer, weight in ours.items():

@@ -69,10 +69,9 @@ class Demote(Evictor, Codec):
         from ctxcomp.generate.cache.policy import KVPolicy
 
         best = self.high or 1.0  # H2O fills half of what it keeps with recent tokens: half of the first level
+        stage = f"{self.by}(keep={best},sinks={self.sinks})"
         try:
-            found = (
-                None if self.by == "demote" else KVPolicy.parse(f"{self.by}(keep={best},sinks={self.sinks})").evictor
-            )
+            found = None if self.by == "demote" else KVPolicy.parse(stage).evictor
         except InputError:  # no such stage, or one that takes no ``keep``
             found = None
         if found is None:

@@ -18,15 +18,15 @@ class SnapKV(Evictor):
 
     Parameters
     ----------
-    window: how many of the last queries are asked.
+    window: how many of the last queries are asked; best no more than the question that ends the prompt.
     kernel: width of the smoothing over neighbouring slots, odd; 1 smooths nothing.
 
     Source: SnapKV (Li et al., 2024). Deviation: the window of queries need not be the tokens that always stay, which
     ``recent`` says.
     """
 
-    window: int = 64
-    kernel: int = 5
+    window: int = 16
+    kernel: int = 15
 
     def __post_init__(self) -> None:
         super().__post_init__()

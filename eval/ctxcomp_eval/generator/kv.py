@@ -50,11 +50,11 @@ POLICIES = (
     "snapkv(keep=0.25)",
     "expected_attention(keep=0.25)",
     "ems(keep=0.25)",
-    "snapkv(keep=0.88)+kivi4",
-    "expected_attention(keep=0.88)+kivi4",
-    "ems(keep=0.88)+kivi4",
+    "snapkv(keep=0.75)+kivi4",
+    "expected_attention(keep=0.75)+kivi4",
+    "ems(keep=0.75)+kivi4",
 )
-"""Those with keep .88 and 4 bits take the bytes of those with keep .25 and 16 bits."""
+"""Those with keep .75 and 4 bits take fewer bytes than those with keep .25 and 16 bits."""
 
 
 @torch.inference_mode()
