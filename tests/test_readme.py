@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+from tiny_chat import tiny_chat
 
 from ctxcomp.cli import main
 
@@ -42,6 +43,10 @@ def test_command_lines_run(readme, tmp_path, monkeypatch, capsysbinary):
     (tmp_path / "questions.jsonl").write_text(
         json.dumps({"question": "Who wrote it?", "answers": ["George Eliot"], "passages": [REPORT[:300], "Rain fell."]})
     )
+    pytest.importorskip("torch")
+    tiny_chat(tmp_path / "path/to/model", hidden_size=128)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/one.txt").write_text(REPORT * 5)
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ctxcomp ")]
     assert len(lines) >= 5
     for line in lines:

@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
 SPECIALS = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 
 
-def tiny_chat(path: Path, *, max_positions: int = 16384) -> Path:
+def tiny_chat(path: Path, *, max_positions: int = 16384, hidden_size: int = 32) -> Path:
     """Write the checkpoint; it answers with random text, the same for the same prompt."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
@@ -27,11 +27,11 @@ def tiny_chat(path: Path, *, max_positions: int = 16384) -> Path:
     tokenizer.add_special_tokens(SPECIALS)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
+        hidden_size=hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=64,
+        intermediate_size=2 * hidden_size,
         max_position_embeddings=max_positions,
         bos_token_id=None,
         eos_token_id=tokenizer.token_to_id("<|end|>"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -22,6 +23,8 @@ from ctxcomp import ModelError
 from ctxcomp.cli import main
 from ctxcomp.generate import Generator
 from ctxcomp_service.auth import hash_key
+from ctxcomp_service.local import open_local
+from ctxcomp_service.settings import GeneratorSettings
 
 FACTS = " ".join(f"The mill at Ford {i} burnt down in {1700 + i}." for i in range(20))
 QUESTION = "When did the mill at Ford 7 burn down?"
@@ -292,3 +295,12 @@ def test_the_command_says_what_is_wrong_with_a_generator(tmp_path, capfd, monkey
     assert "generator.bits" in capfd.readouterr().err
     with pytest.raises(ModelError):
         Generator.from_pretrained(tmp_path / "none")
+
+
+def test_weights_are_calibrated_on_a_file_of_the_settings(checkpoint, tmp_path):
+    (tmp_path / "own.txt").write_text(FACTS * 10, encoding="utf-8")
+    settings = GeneratorSettings(path=str(checkpoint), weights="awq", calibration=tmp_path / "own.txt", device="cpu")
+    small = asyncio.run(open_local(settings))
+    assert small.models == ("tiny",)
+    assert small._generator.weight_bytes < Generator.from_pretrained(checkpoint, device="cpu").weight_bytes
+    small.close()
