@@ -35,7 +35,9 @@ def run(peer: tuple[str, str], what: str, *arguments: Path) -> None:
         "GPTQMODEL_CPU_WORKERS": "2",
     }
     command = [python, str(SCRIPT), what, package, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=arguments[-1].parent, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

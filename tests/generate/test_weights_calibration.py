@@ -54,15 +54,17 @@ def test_blocks_get_the_hidden_states_that_the_model_gives_them(name):
         assert torch.allclose(torch.cat(block.inputs), states[i], atol=1e-5)
 
 
-def test_later_blocks_see_what_was_changed_before_them():
+@torch.no_grad()
+@pytest.mark.parametrize("follow", [True, False])
+def test_later_blocks_see_what_was_changed_before_them_if_they_follow(follow):
     model, ids = models.tiny_llama(), models.random_ids(2, 16)
-    for i, block in enumerate(walk(model, ids)):
+    states = [model(ids, output_hidden_states=True).hidden_states[1]]
+    for i, block in enumerate(walk(model, ids, follow=follow)):
         if i == 0:
             block.module.mlp.down_proj.weight.data.mul_(3)
+            states.append(model(ids, output_hidden_states=True).hidden_states[1])
         else:
-            with torch.no_grad():
-                states = model(ids, output_hidden_states=True).hidden_states[1]
-            assert torch.allclose(torch.cat(block.inputs), states, atol=1e-5)
+            assert torch.allclose(torch.cat(block.inputs), states[follow], atol=1e-5)
 
 
 @torch.no_grad()

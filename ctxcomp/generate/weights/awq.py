@@ -1,14 +1,14 @@
 """AWQ: protect the columns that matter by scaling them before rounding, then clip what is left of the range.
 
 Source: Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), with the searches as llm-awq
-and AutoAWQ run them. Deviations: a block is calibrated on the outputs of the quantized blocks before it, and a group's
-grid always holds 0.
+and AutoAWQ run them: on the outputs of the original blocks too, which also measured better (eval/README.md). Deviation:
+a group's grid always holds 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -44,6 +44,8 @@ class Awq(WeightMethod):
     duo_scaling: bool = True
     clip: bool = True
     grid: int = 20
+
+    follows: ClassVar[bool] = False
 
     def prepare_block(self, block: Block) -> None:
         """Scale the inputs of every group of layers whose source takes the inverse."""

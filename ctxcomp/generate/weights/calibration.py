@@ -56,13 +56,14 @@ def token_windows(
 
 
 @torch.no_grad()
-def walk(model: nn.Module, ids: Tensor | None) -> Iterator[Block]:
-    """The decoder blocks in order, each with its inputs as the blocks before it, changed meanwhile or not, give them.
+def walk(model: nn.Module, ids: Tensor | None, *, follow: bool = True) -> Iterator[Block]:
+    """The decoder blocks in order, each with the inputs that the blocks before it give.
 
     Parameters
     ----------
     model: a causal language model of transformers.
     ids: [n, length]; None: the blocks have no inputs.
+    follow: whether what is done to a block meanwhile shows in the inputs of the next.
 
     Raises
     ------
@@ -76,8 +77,9 @@ def walk(model: nn.Module, ids: Tensor | None) -> Iterator[Block]:
     inputs = _first_inputs(model, blocks[0][1], ids)
     for (name, module), call in zip(blocks, calls, strict=True):
         block = Block(name, module, inputs, call)
+        before = [] if follow else block.run()
         yield block
-        inputs = block.run()
+        inputs = block.run() if follow else before
 
 
 def run_model(model: nn.Module, ids: Tensor) -> Any:

@@ -40,6 +40,8 @@ class WeightMethod(ABC):
     """Whether it needs calibration texts."""
     needs_hessian: ClassVar[bool] = False
     """Whether it needs `LayerStatistics.hessian`."""
+    follows: ClassVar[bool] = True
+    """Whether a block is calibrated on what the quantized blocks before it put out, or on what the original ones did."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -47,9 +47,10 @@ def quantize(
 ) -> QuantizationReport:
     """Quantize the linear layers of a model's decoder blocks, in place.
 
-    Blocks are quantized one after another, each calibrated on what the quantized blocks before it put out. Embeddings,
-    norms and the output layer stay as they are; "dfloat11", which loses nothing, takes embeddings and the output layer
-    too, and has no settings. Who listens to `ctxcomp.progress` hears of each block.
+    Blocks are quantized one after another, each calibrated on what the quantized blocks before it put out ("awq": on
+    what the original ones did). Embeddings, norms and the output layer stay as they are; "dfloat11", which loses
+    nothing, takes embeddings and the output layer too, and has no settings. Who listens to `ctxcomp.progress` hears of
+    each block.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def _quantize(
         method.prepare_model(model, ids)
     layers = []
     steps = tracked(range(len(decoder_blocks(model))))
-    for block, _ in zip(walk(model, ids), steps, strict=True):
+    for block, _ in zip(walk(model, ids, follow=method.follows), steps, strict=True):
         if ids is not None:
             method.prepare_block(block)
         statistics = block.statistics(hessian=method.needs_hessian or eora_rank > 0)
