@@ -41,7 +41,7 @@ class WeightMethod(ABC):
     needs_hessian: ClassVar[bool] = False
     """Whether it needs `LayerStatistics.hessian`."""
     follows: ClassVar[bool] = True
-    """Whether a block is calibrated on what the quantized blocks before it put out, or on what the original ones did."""
+    """Whether a block is calibrated on the outputs of the quantized blocks before it, not of the original ones."""
 
     def __post_init__(self) -> None:
         check_fields(self)
