@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from ctypes.util import find_library
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ SHARED = ROOT.parent / "shared"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tiny models gain nothing from more threads, which wait for each other where the machine is busy: 12 s became 90.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if find_spec("triton") and not find_library("cuda"):
+    # Without a GPU kernels are interpreted, and parts of Triton's language decide at their import whether they are.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        import triton.language  # noqa: F401
 if (SHARED / "tiktoken").is_dir():
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(SHARED / "tiktoken"))
 

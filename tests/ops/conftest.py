@@ -5,12 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    # Parts of Triton's language decide at their import whether they interpret.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        import triton.language  # noqa: F401
-
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch) -> str:

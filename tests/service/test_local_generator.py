@@ -209,7 +209,7 @@ def test_a_client_that_leaves_a_stream_frees_the_model(server, client):
 
 def test_a_client_that_leaves_an_answer_frees_the_model(server):
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/chat/completions", json=LONG, timeout=httpx.Timeout(30, read=0.5))
+        httpx.post(f"{server.url}/v1/chat/completions", json=LONG, timeout=httpx.Timeout(30, read=0.05))
     wait_until_idle(server)
 
 

@@ -1,7 +1,9 @@
 """AWQ: protect the columns that matter by scaling them before rounding, then clip what is left of the range.
 
 Source: Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), with the searches as llm-awq
-and AutoAWQ run them, on the outputs of the original blocks. Deviation: a group's grid always holds 0.
+and AutoAWQ run them, on the outputs of the original blocks. Deviations: a group's grid always holds 0, and a weight
+beyond a clip takes the nearest code of the clipped grid, not the code of the clip, which is often half a step off (2 %
+less squared error of the layers' outputs at 3 bits, 1 % at 4, on the small trained Llama).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ctxcomp.generate.weights.grid import columns_per_group, find_grid, grouped, nearest, ungrouped
+from ctxcomp.generate.weights.grid import Grid, columns_per_group, find_grid, grouped, nearest, ungrouped
 from ctxcomp.generate.weights.method import WeightMethod
 from ctxcomp.generate.weights.models import Block, first_tensor, weight_of
 
@@ -54,10 +56,11 @@ class Awq(WeightMethod):
             fold.apply(self._best_scales(block, fold, mean_abs))
 
     def quantize_weight(self, weight: Tensor, statistics: LayerStatistics) -> QuantizedWeight:
-        """Clip a weight [N, K], float32, to where its sampled outputs change least, and round it."""
+        """Round a weight [N, K], float32, to grids clipped to where its sampled outputs change least."""
+        clipped = weight
         if self.clip and statistics.tokens and not any(part in statistics.layer for part in NEVER_CLIPPED):
-            weight = torch.cat([self._clipped(rows, statistics.sample) for rows in torch.split(weight, ROWS_AT_ONCE)])
-        return find_grid(weight, self.bits, self.group_size, symmetric=self.symmetric).quantized(weight)
+            clipped = torch.cat([self._clipped(rows, statistics.sample) for rows in torch.split(weight, ROWS_AT_ONCE)])
+        return self._grid(clipped).quantized(weight)
 
     def _best_scales(self, block: Block, fold: Fold, mean_abs: Tensor) -> Tensor:
         """The scales [K] that change the output of the inspected module least."""
@@ -91,6 +94,9 @@ class Awq(WeightMethod):
         groups = grouped(weight, columns_per_group(self.group_size, weight.shape[1]))
         return ungrouped(groups / (groups.amax(-1, keepdim=True) + 1e-6), weight.shape[1]).mean(0)
 
+    def _grid(self, weight: Tensor) -> Grid:
+        return find_grid(weight, self.bits, self.group_size, symmetric=self.symmetric)
+
     def _rounded(self, weight: Tensor) -> Tensor:
         return nearest(weight, self.bits, self.group_size, symmetric=self.symmetric)
 
@@ -104,8 +110,8 @@ class Awq(WeightMethod):
         best, lowest = highest, torch.full_like(highest, torch.inf)
         for step in range(CLIP_TRIED):
             limit = highest * (1 - step / CLIP_STEPS)
-            clipped = _clamp(weight, limit, size)
-            change = grouped(self._rounded(clipped) - weight, size).transpose(0, 1)
+            grid = self._grid(_clamp(weight, limit, size))
+            change = grouped(grid.decode(grid.encode(weight)) - weight, size).transpose(0, 1)
             error = ((change @ moments) * change).sum(-1).T
             best, lowest = torch.where(error < lowest, limit, best), torch.minimum(error, lowest)
         return _clamp(weight, best, size)
