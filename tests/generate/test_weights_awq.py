@@ -12,10 +12,10 @@ from ctxcomp.generate.weights.statistics import LayerStatistics
 BITS, G = 3, 16
 
 
-def pseudo_quantize(w, clipped=None):
-    """AutoAWQ's quantizer; scales in float16 as they are stored, found for the clipped weight if there is one."""
-    groups, spanned = w.reshape(-1, G), (w if clipped is None else clipped).reshape(-1, G)
-    high, low = spanned.amax(1, keepdim=True), spanned.amin(1, keepdim=True)
+def pseudo_quantize(w):
+    """AutoAWQ's quantizer; scales in float16 as they are stored."""
+    groups = w.reshape(-1, G)
+    high, low = groups.amax(1, keepdim=True), groups.amin(1, keepdim=True)
     scales = ((high - low).clamp(min=1e-5) / (2**BITS - 1)).half().float()
     zeros = (-torch.round(low / scales)).clamp(0, 2**BITS - 1)
     codes = torch.clamp(torch.round(groups / scales) + zeros, 0, 2**BITS - 1)
@@ -41,14 +41,14 @@ def autoawq_scales(x, weights, run):
 
 
 def autoawq_clip(w, x):
-    """``_compute_best_clip``: w [N, K], x [tokens, K]; but what is beyond a clip takes the nearest code."""
+    """``_compute_best_clip``: w [N, K], x [tokens, K]."""
     x, w = x.reshape(1, len(x), -1, G), w.reshape(len(w), 1, -1, G)
     highest = w.abs().amax(-1, keepdim=True)
     best, lowest = highest.clone(), torch.ones_like(highest) * 1e9
     wanted = (x * w).sum(-1)
     for step in range(10):
         limit = highest * (1 - step / 20)
-        error = ((x * pseudo_quantize(w, torch.clamp(w, -limit, limit))).sum(-1) - wanted).pow(2).mean(1)
+        error = ((x * pseudo_quantize(torch.clamp(w, -limit, limit))).sum(-1) - wanted).pow(2).mean(1)
         error = error.view(lowest.shape)
         better = error < lowest
         lowest[better], best[better] = error[better], limit[better]
@@ -96,7 +96,7 @@ def test_the_clip_search_is_autoawqs():
     assert torch.equal(clipped, autoawq_clip(weight, x))
     assert not torch.equal(clipped, weight)
     quantized = method.quantize_weight(weight, statistics)
-    assert torch.allclose(quantized.dequantize(), pseudo_quantize(weight, clipped), atol=1e-5)
+    assert torch.allclose(quantized.dequantize(), pseudo_quantize(clipped), atol=1e-5)
 
 
 @pytest.mark.parametrize(("layer", "clips"), [("self_attn.q_proj", False), ("k_proj", False), ("mlp.up_proj", True)])

@@ -163,6 +163,7 @@ def test_quantized_weights_generate():
         ({"method": "rtn", "bits": 1}, InputError, "2 to 8"),
         ({"method": "rtn", "bits": 4.0}, InputError, "bits"),
         ({"method": "rtn", "group_size": -1}, InputError, "group_size"),
+        ({"method": "smoothquant+", "step": 0.0}, InputError, "step"),
         ({"method": "rtn", "clip": True}, UnknownMethodError, "clip"),
         ({"method": "dfloat11", "clip": True}, UnknownMethodError, "no settings"),
         ({"method": "dfloat11", "eora_rank": 4}, InputError, "dfloat11"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 from ctxcomp.errors import CacheError
 from ctxcomp.generate.cache.layer import LONGEST_DRAFT, CompressedLayer
@@ -29,12 +29,10 @@ class CompressedCache(Cache):
     def __init__(self, config: Any, policy: str | KVPolicy) -> None:
         self.policy = as_policy(policy)
         decoder = config.get_text_config(decoder=True)
-        kinds, options = get_layer_types_and_kwargs(decoder)
-        super().__init__(layers=[self._layer(kind, decoder, own) for kind, own in zip(kinds, options, strict=True)])
+        super().__init__(layers=[self._layer(theirs, decoder) for theirs in DynamicCache(config=decoder).layers])
 
-    def _layer(self, kind: str, config: Any, options: dict[str, Any]) -> CacheLayerMixin:
-        if kind != "full_attention":
-            theirs: CacheLayerMixin = DYNAMIC_LAYER_TYPE_MAPPING[kind](**options)
+    def _layer(self, theirs: CacheLayerMixin, config: Any) -> CacheLayerMixin:
+        if type(theirs) is not DynamicLayer:  # its subclasses slide, or hold other states than keys
             return theirs
         if isinstance(self.policy.codec, Static):
             return StaticLayer(self.policy.codec, config)

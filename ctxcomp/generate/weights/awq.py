@@ -1,9 +1,7 @@
 """AWQ: protect the columns that matter by scaling them before rounding, then clip what is left of the range.
 
 Source: Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), with the searches as llm-awq
-and AutoAWQ run them, on the outputs of the original blocks. Deviations: a group's grid always holds 0, and a weight
-beyond a clip takes the nearest code of the clipped grid, not the code of the clip, which is often half a step off (2 %
-less squared error of the layers' outputs at 3 bits, 1 % at 4, on the small trained Llama).
+and AutoAWQ run them, on the outputs of the original blocks. Deviation: a group's grid always holds 0.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ class Awq(WeightMethod):
         clipped = weight
         if self.clip and statistics.tokens and not any(part in statistics.layer for part in NEVER_CLIPPED):
             clipped = torch.cat([self._clipped(rows, statistics.sample) for rows in torch.split(weight, ROWS_AT_ONCE)])
-        return self._grid(clipped).quantized(weight)
+        return self._grid(clipped).quantized(clipped)
 
     def _best_scales(self, block: Block, fold: Fold, mean_abs: Tensor) -> Tensor:
         """The scales [K] that change the output of the inspected module least."""
@@ -110,8 +108,7 @@ class Awq(WeightMethod):
         best, lowest = highest, torch.full_like(highest, torch.inf)
         for step in range(CLIP_TRIED):
             limit = highest * (1 - step / CLIP_STEPS)
-            grid = self._grid(_clamp(weight, limit, size))
-            change = grouped(grid.decode(grid.encode(weight)) - weight, size).transpose(0, 1)
+            change = grouped(self._rounded(_clamp(weight, limit, size)) - weight, size).transpose(0, 1)
             error = ((change @ moments) * change).sum(-1).T
             best, lowest = torch.where(error < lowest, limit, best), torch.minimum(error, lowest)
         return _clamp(weight, best, size)

@@ -47,11 +47,12 @@ class Fold:
         for module in self.linears:
             weight = weight_of(module)
             weight.mul_(scales.to(weight.device, weight.dtype))
-        for part in self._source():
+        for part in self.source_tensors():
             divided = (part.float() + self.offset) / scales.to(part.device).reshape(-1, *[1] * (part.dim() - 1))
             part.copy_(divided - self.offset)
 
-    def _source(self) -> list[Tensor]:
+    def source_tensors(self) -> list[Tensor]:
+        """What is divided: weight and bias of the norm, or these rows of the linear layer's."""
         bias: Any = getattr(self.source, "bias", None)
         weight: Any = self.source.weight
         rows = self.rows
@@ -130,11 +131,11 @@ def _candidates(block: Block, trace: Trace, targets: tuple[str, ...]) -> list[Fo
 def _holds(block: Block, trace: Trace, fold: Fold) -> bool:
     """Whether a fold by random powers of two scales the targets' inputs and leaves the block's output as it is."""
     columns = weight_of(fold.linears[0]).shape[1]
-    if fold.rows is None and len(fold._source()[0]) != columns:
+    if fold.rows is None and len(fold.source_tensors()[0]) != columns:
         return False
     generator = torch.Generator().manual_seed(0)
     scales = 2.0 ** torch.randint(-1, 3, (columns,), generator=generator).float()
-    changed = [weight_of(module) for module in fold.linears] + fold._source()
+    changed = [weight_of(module) for module in fold.linears] + fold.source_tensors()
     before = [tensor.clone() for tensor in changed]
     read: list[Tensor] = []
     try:

@@ -1,22 +1,26 @@
 """SmoothQuant+: move the difficulty of outlier channels from weights to norms with one strength for the whole model.
 
 Source: Pan et al. 2023, "SmoothQuant+: Accurate and Efficient 4-bit Post-Training Weight Quantization for LLM"
-(arXiv 2312.03788): ``s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)``, one alpha found by grid search, then round to
-nearest in groups. Deviation: the loss of the search is the relative squared error of the scaled layers' outputs, summed
-over the model's layers, so that one pass finds it.
+(arXiv 2312.03788): ``s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)``, one alpha found by grid search on the loss of the
+whole model, then round to nearest in groups. Deviations: the loss is the divergence of the next-token distributions on
+calibration windows, since the summed errors of layers did not tell which alpha is best, and no smoothing is a choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from ctxcomp.errors import InputError
 from ctxcomp.generate.weights.calibration import walk
 from ctxcomp.generate.weights.grid import find_grid, nearest
 from ctxcomp.generate.weights.method import WeightMethod
 from ctxcomp.generate.weights.models import weight_of
+from ctxcomp.generate.weights.report import Reference
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from ctxcomp.generate.weights.tensors import QuantizedWeight
 
 SMALLEST = 1e-5
+WINDOWS = 16
+"""Calibration windows that every alpha is tried on."""
 
 
 @dataclass(frozen=True)
@@ -39,37 +45,54 @@ class SmoothquantPlus(WeightMethod):
 
     step: float = 0.05
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.step <= 1:
+            raise InputError(f"step must be above 0 and at most 1, got {self.step}")
+
     def prepare_model(self, model: nn.Module, ids: Tensor) -> None:
-        """Find alpha over the whole model and fold its scales."""
-        count = round(1 / self.step)
-        alphas = [i / count for i in range(count + 1)]
-        losses = torch.zeros(len(alphas), dtype=torch.float64)
+        """Find alpha over the whole model and fold its scales; holds a copy of the weights on the CPU meanwhile."""
+        linears: list[nn.Module] = []
         found: list[tuple[Fold, Tensor]] = []
         for block in walk(model, ids):
             statistics = block.statistics()
-            for fold in block.folds:
-                inputs = statistics[fold.targets[0]]
-                found.append((fold, inputs.max_abs))
-                losses += torch.tensor([self._loss(fold, inputs, alpha) for alpha in alphas], dtype=torch.float64)
-        best = alphas[int(losses.argmin())]
-        for fold, max_abs in found:
-            fold.apply(_scales(fold, max_abs, best))
+            linears += block.linears.values()
+            found += [(f, statistics[f.targets[0]].max_abs) for f in block.folds if f.rows is None]
+        reference = Reference(model, ids[:WINDOWS])
+        count = round(1 / self.step)
+        best, lowest = None, float("inf")
+        for alpha in (None, *(i / count for i in range(count + 1))):
+            with _unchanged_after(linears, [fold for fold, _ in found]):
+                _smooth(found, alpha)
+                for module in linears:
+                    weight = weight_of(module)
+                    weight.copy_(nearest(weight.float(), self.bits, self.group_size, symmetric=self.symmetric))
+                loss = reference.compare(model).mean_kl
+            if loss < lowest:
+                best, lowest = alpha, loss
+        _smooth(found, best)
 
     def quantize_weight(self, weight: Tensor, statistics: LayerStatistics) -> QuantizedWeight:
         """Round a smoothed weight [N, K], float32, to the nearest codes."""
         return find_grid(weight, self.bits, self.group_size, symmetric=self.symmetric).quantized(weight)
 
-    def _loss(self, fold: Fold, inputs: LayerStatistics, alpha: float) -> float:
-        """Relative squared error of the targets' outputs on the sampled inputs."""
-        scales = _scales(fold, inputs.max_abs, alpha)
-        weight = torch.cat([weight_of(module).float() for module in fold.linears])
-        rounded = nearest(weight * scales, self.bits, self.group_size, symmetric=self.symmetric) / scales
-        error = (inputs.sample @ (rounded - weight).T).square().sum()
-        return float(error / (inputs.sample @ weight.T).square().sum().clamp(min=SMALLEST))
+
+def _smooth(found: list[tuple[Fold, Tensor]], alpha: float | None) -> None:
+    """Fold the scales [K] of this alpha, around 1; None does nothing."""
+    if alpha is None:
+        return
+    for fold, max_abs in found:
+        heaviest = torch.stack([weight_of(module).float().abs().amax(0) for module in fold.linears]).amax(0)
+        scales = max_abs.clamp(min=SMALLEST).pow(alpha) / heaviest.clamp(min=SMALLEST).pow(1 - alpha)
+        fold.apply(scales / (scales.max() * scales.min()).sqrt())
 
 
-def _scales(fold: Fold, max_abs: Tensor, alpha: float) -> Tensor:
-    """The scales [K], around 1."""
-    heaviest = torch.stack([weight_of(module).float().abs().amax(0) for module in fold.linears]).amax(0)
-    scales = max_abs.clamp(min=SMALLEST).pow(alpha) / heaviest.clamp(min=SMALLEST).pow(1 - alpha)
-    return scales / (scales.max() * scales.min()).sqrt()
+@contextmanager
+def _unchanged_after(linears: list[nn.Module], folds: list[Fold]) -> Iterator[None]:
+    tensors = [weight_of(module) for module in linears] + [part for fold in folds for part in fold.source_tensors()]
+    before = [tensor.to("cpu", copy=True) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.copy_(old)
