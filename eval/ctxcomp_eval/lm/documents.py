@@ -19,8 +19,8 @@ from ctxcomp_eval.lm.tokenizer import ASSISTANT, END, USER
 
 HELD_OUT_TEXT, HELD_OUT_BOOKS, HELD_OUT_QUESTIONS = 2, 5, 5
 """Percent."""
-KINDS = {"wiki": 0.42, "book": 0.16, "quote": 0.27, "needle": 0.1, "repeat": 0.05}
-"""Share of the documents."""
+KINDS = {"wiki": 0.36, "book": 0.12, "quote": 0.22, "needle": 0.25, "repeat": 0.05}
+"""Share of the documents. With .1 of needles, one code asked of each, no digit was copied after 11 million tokens."""
 WORDS = "amber birch cedar delta ember falcon garnet harbor indigo jasper kestrel lagoon maple nectar onyx pepper"
 
 
@@ -98,8 +98,8 @@ def quote(row: dict[str, Any], others: list[str], generator: random.Random, most
     return Exchange("\n\n".join(passages), row["question"], said)
 
 
-def needle(others: list[str], generator: random.Random, passages: int, facts: int = 3) -> Exchange:
-    """Codes hidden in passages; one of them is asked for."""
+def needle(others: list[str], generator: random.Random, passages: int, facts: int = 3, asked: int = 1) -> Exchange:
+    """Codes hidden in passages; ``asked`` of them are asked for."""
     texts = generator.sample(others, passages)
     names = generator.sample([f"{a} {b}" for a in WORDS.split() for b in WORDS.split() if a != b], facts)
     codes = [f"{generator.randrange(10**5):05d}" for _ in names]
@@ -107,10 +107,9 @@ def needle(others: list[str], generator: random.Random, passages: int, facts: in
         at = generator.randrange(len(texts))
         cut = generator.choice([m.end() for m in re.finditer(r"\. |$", texts[at])])
         texts[at] = f"{texts[at][:cut].rstrip()} The code of {name} is {code}. {texts[at][cut:]}".strip()
-    which = generator.randrange(facts)
-    return Exchange(
-        "\n\n".join(texts), f"What is the code of {names[which]}?", f"The code of {names[which]} is {codes[which]}."
-    )
+    some = generator.sample(range(facts), asked)
+    question = f"What is the code of {' and of '.join(names[i] for i in some)}?"
+    return Exchange("\n\n".join(texts), question, " ".join(f"The code of {names[i]} is {codes[i]}." for i in some))
 
 
 def repeat(others: list[str], generator: random.Random) -> Exchange:
@@ -135,6 +134,8 @@ def documents(sources: Sources, seed: int, words: int) -> Iterator[str]:
             yield quote(row, sources.wiki, generator, max(0, (words - len(row["context"].split())) // 100)).document
         elif kind == "needle":
             most = max(1, words // 100)
-            yield needle(sources.wiki, generator, generator.randint(1, most), generator.randint(1, 4)).document
+            facts = generator.randint(1, 6)
+            asked = generator.randint(1, facts)
+            yield needle(sources.wiki, generator, generator.randint(1, most), facts, asked).document
         else:
             yield repeat(sources.wiki, generator).document

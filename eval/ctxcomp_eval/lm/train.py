@@ -30,7 +30,7 @@ from ctxcomp_eval.train_token_head import draw
 WARM = 40
 STAGES = ((0.35, 256), (0.65, 512), (0.88, 1024), (1.0, 2048))
 """Positions of a window until this share of the steps: copying is learnt sooner in many short windows."""
-ANSWER_WEIGHT = 2.0
+ANSWER_WEIGHT = 4.0
 """What a token of an answer counts, where one of plain text counts 1."""
 Batch = tuple[Tensor, Tensor]
 
