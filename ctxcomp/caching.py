@@ -17,7 +17,6 @@ from typing import Any
 
 from ctxcomp.compressor import Compressor
 from ctxcomp.counting import CounterLike, resolve_counter
-from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.errors import CacheError, InputError
 from ctxcomp.fields import check_fields
 from ctxcomp.types import CompressedText, Request, Span, Stats
@@ -177,7 +176,7 @@ def _describe(value: Any) -> Any:
         if hasattr(value, "counter"):
             counter = resolve_counter(value.counter)
             described["counter"] = [counter.name, counter.count_batch([_PROBE, *_PROBE.split()])]
-        if isinstance(value, EncoderOptions):
+        if hasattr(value, "weights_hash"):
             described["weights"] = value.weights_hash()
         return [type(value).__module__, type(value).__qualname__, __version__, described]
     raise InputError(f"cannot cache results of a compressor whose settings hold {value!r}: use plain values")

@@ -55,6 +55,22 @@ METHODS: dict[str, Method] = {
         "ctxcomp.text.token_pruner:TokenPruner",
         "drops words a token classifier finds dispensable, whatever the query (LLMLingua-2)",
     ),
+    "semantic_drop": Method(
+        "ctxcomp.text.semantic_drop:SemanticDrop",
+        "drops words whose removal moves the sentence embedding least (TCRA-style)",
+    ),
+    "summarize": Method(
+        "ctxcomp.text.summarize:Summarize",
+        "one text for all passages: extraction, a T5 checkpoint or a chat model, checked for inventions (RECOMP, TCRA)",
+    ),
+    "chunk_rewrite": Method(
+        "ctxcomp.text.chunk_rewrite:ChunkRewrite",
+        "chunks by meaning, each with a keep of its own; names, numbers and key terms put back (SCOPE-style)",
+    ),
+    "demonstrations": Method(
+        "ctxcomp.text.demonstrations:Demonstrations",
+        "few-shot examples for a query, by similarity and coverage, their inputs shortened (UniICL's idea)",
+    ),
 }
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxcomp.errors import BudgetError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Stats:
     counter: the name of the tokenizer that counted.
     method: the registry name of the method, with its stages if it is a composition.
     fallback: why the result is not the method's own work; None when it is.
+    notes: what a method that writes text found about it, for example names that the source does not have.
     """
 
     tokens_in: int
@@ -114,6 +119,10 @@ class Stats:
     counter: str
     method: str
     fallback: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(self.notes))
 
     @property
     def keep(self) -> float:
@@ -121,7 +130,8 @@ class Stats:
         return self.tokens_out / self.tokens_in if self.tokens_in else 1.0
 
     def __str__(self) -> str:
-        note = f" [fallback: {self.fallback}]" if self.fallback else ""
+        said = ([f"fallback: {self.fallback}"] if self.fallback else []) + list(self.notes)
+        note = "".join(f" [{one}]" for one in said)
         return (
             f"{self.tokens_in} -> {self.tokens_out} tokens (keep {self.keep:.3f}), "
             f"{self.seconds * 1000:.0f} ms, {self.method}, {self.counter}{note}"
@@ -177,3 +187,47 @@ class CompressedText(Compressed):
     def with_stats(self, **changes: Any) -> CompressedText:
         """The same result with some statistics replaced."""
         return replace(self, stats=replace(self.stats, **changes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompressedVision(Compressed):
+    """The visual tokens that are left of the pages of one prompt.
+
+    Parameters
+    ----------
+    features: ``[n, hidden]``, for the model that encoded the pages; merging methods mix what they drop into them.
+    indices: int64 ``[n]``, their places among the prompt's visual tokens, rising.
+    pages: int64 ``[n]``, the page of each, counted from 0.
+    tokens_in, tokens_out: visual tokens of each page, before and after.
+    """
+
+    features: Any
+    indices: Any
+    pages: Any
+    tokens_in: tuple[int, ...]
+    tokens_out: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompressedLatents(Compressed):
+    """A context as vectors that stand in a prompt where tokens would: only the generator they were made for reads them.
+
+    Parameters
+    ----------
+    vectors: input embeddings, float32 ``[n, hidden]``, in the order of the prompt.
+    generator: the model they are for, as ``name@fingerprint``.
+    sources: for each vector the index of its passage, ``[n]``.
+    passages: the passages of the request, as they came in.
+    """
+
+    vectors: NDArray[np.float32]
+    generator: str
+    sources: tuple[int, ...]
+    passages: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompressedMixed(Compressed):
+    """A context of several kinds, in the order of the prompt: what is kept as text, and what as vectors."""
+
+    parts: tuple[CompressedText | CompressedLatents, ...]

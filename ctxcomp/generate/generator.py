@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctxcomp.errors import InputError, ModelError
 from ctxcomp.generate.drawing import processors
 from ctxcomp.generate.load import find, load_model, load_tokenizer, quantize_weights
-from ctxcomp.generate.prompts import Context, Message, Prompts, messages_for, source_texts
+from ctxcomp.generate.prompts import Context, Message, Prompts, latent_parts, source_texts
 from ctxcomp.generate.results import Generated, Stream
 from ctxcomp.generate.sampling import Sampling
 from ctxcomp.generate.speculative import CopyDrafter, copy_decode
@@ -21,6 +23,8 @@ from ctxcomp.generate.usage import Usage, kv_bytes, weight_bytes
 from ctxcomp.generate.writing import Watch, Writer
 from ctxcomp.types import Passage
 
+Vectors = tuple[list[int], list[NDArray[Any]]]
+"""Places in a prompt, and the vectors that stand there: ``[n, hidden]`` arrays whose rows are as many as the places."""
 Copy = bool | Sequence[Passage] | Sequence[str]
 """Whether to draft from what the answer may quote: the prompt, the documents behind it, and those given here."""
 
@@ -124,7 +128,8 @@ class Generator:
         Parameters
         ----------
         query: the question.
-        context: a ``CompressedText``, a text, or passages; none asks the model alone.
+        context: a ``CompressedText``, a text, or passages; or vectors made for this model, ``CompressedLatents`` and
+            ``CompressedMixed``; none asks the model alone.
         instruction: a system message.
         copy: draft from the prompt and from the documents behind a ``CompressedText``, or also from these texts;
             the answer is the same, in fewer model calls.
@@ -132,21 +137,23 @@ class Generator:
 
         Raises
         ------
-        InputError: an argument is wrong, or the prompt is longer than the model's window.
+        InputError: an argument is wrong, the prompt is longer than the model's window, or the vectors are for another
+            model.
         """
-        prompt = self.prompts.tokens(messages_for(query, context, instruction))
-        return self.complete([prompt], Sampling.of(sampling), sources=_sources(copy, context))[0]
+        prompt, vectors = self._asked(query, context, instruction)
+        options = Sampling.of(sampling)
+        return self.complete([prompt], options, sources=_sources(copy, context), vectors=[vectors])[0]
 
     def stream(
         self, query: str, context: Context = "", *, instruction: str = "", copy: Copy = False, **sampling: Any
     ) -> Stream:
         """Answer one question piece by piece; parameters and errors as for ``generate``."""
-        prompt = self.prompts.tokens(messages_for(query, context, instruction))
+        prompt, vectors = self._asked(query, context, instruction)
         options, sources = Sampling.of(sampling), _sources(copy, context)
         self.check(prompt)
         return Stream(
             lambda on_text, cancelled: self.complete(
-                [prompt], options, sources=sources, on_text=on_text, cancelled=cancelled
+                [prompt], options, sources=sources, on_text=on_text, cancelled=cancelled, vectors=[vectors]
             )[0]
         )
 
@@ -160,11 +167,22 @@ class Generator:
     ) -> list[Generated]:
         """Answer several questions, each with its context, in one batch (with ``copy``, one after the other)."""
         options = Sampling.of(sampling)
-        prompts = [self.prompts.tokens(messages_for(query, context, instruction)) for query, context in requests]
+        asked = [self._asked(query, context, instruction) for query, context in requests]
+        prompts = [prompt for prompt, _ in asked]
         if copy is False:
-            return self.complete(prompts, options) if prompts else []
+            return self.complete(prompts, options, vectors=[vectors for _, vectors in asked]) if prompts else []
         sources = [_sources(copy, context) for _, context in requests]
         return [self.complete([p], options, sources=s)[0] for p, s in zip(prompts, sources, strict=True)]
+
+    def _asked(self, query: str, context: Context, instruction: str) -> tuple[list[int], Vectors]:
+        """Token ids of a prompt and the vectors that stand in it."""
+        parts = latent_parts(context)
+        if parts:
+            from ctxcomp.latent.binding import check_latents
+
+            check_latents(parts, self)
+        ids, places = self.prompts.prompt(query, context, instruction)
+        return ids, (places, [part.vectors for part in parts])
 
     def check(self, prompt: Sequence[int]) -> None:
         """Whether a prompt can be answered.
@@ -189,6 +207,7 @@ class Generator:
         on_text: Callable[[str], None] | None = None,
         cancelled: threading.Event | None = None,
         cache: Any = None,
+        vectors: Sequence[Vectors] = (),
     ) -> list[Generated]:
         """Continue prompts of token ids.
 
@@ -199,6 +218,7 @@ class Generator:
         on_text: called with each piece of text, for one prompt.
         cancelled: ends the answer early once it is set.
         cache: holds the first tokens of the one prompt already, and is written to; None begins with an empty one.
+        vectors: for each prompt what stands in place of its tokens' embeddings; () for none anywhere.
 
         Raises
         ------
@@ -206,12 +226,15 @@ class Generator:
         """
         if len(prompts) != 1 and any(given is not None for given in (sources, on_text, cache)):
             raise InputError(f"copying, streaming and caches are for one prompt at a time, got {len(prompts)}")
+        inserted = any(places for places, _ in vectors)
+        if inserted and (sources is not None or cache is not None):
+            raise InputError("vectors in a context cannot be copied from nor lie in a cache: use copy=False")
         for prompt in prompts:
             self.check(prompt)
         writers = [Writer(self._decode, self._ends, sampling.stop, on_text) for _ in prompts]
         with self._lock, torch.inference_mode():
             cache = self.new_cache() if cache is None else cache
-            return self._complete(prompts, sampling, sources, writers, cancelled, cache)
+            return self._complete(prompts, sampling, sources, writers, cancelled, cache, vectors if inserted else ())
 
     def _complete(
         self,
@@ -221,6 +244,7 @@ class Generator:
         writers: list[Writer],
         cancelled: threading.Event | None,
         cache: Any,
+        vectors: Sequence[Vectors],
     ) -> list[Generated]:
         ids, mask = self._padded(prompts)
         length = ids.shape[1]
@@ -230,6 +254,8 @@ class Generator:
         if sources is not None:
             texts = [self.prompts.text_tokens(text) for text in sources]
             speculation = {"custom_generate": copy_decode, "drafter": CopyDrafter(texts)}
+        # Beside the embeddings the ids stay: what watches, draws and counts sees the same lengths as ever.
+        embeddings = {"inputs_embeds": self._embedded(ids, prompts, vectors)} if vectors else {}
         self.model.generate(
             ids,
             attention_mask=mask,
@@ -240,6 +266,7 @@ class Generator:
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self._pad,
             **PLAIN,
+            **embeddings,
             **speculation,
         )
         for writer in writers:
@@ -268,6 +295,15 @@ class Generator:
         ids = [[self._pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         return torch.tensor(ids, device=self.model.device), torch.tensor(mask, device=self.model.device)
+
+    def _embedded(self, ids: Tensor, prompts: Sequence[Sequence[int]], vectors: Sequence[Vectors]) -> Tensor:
+        """Input embeddings ``[rows, longest, hidden]`` of padded prompts, the vectors in their places."""
+        found: Tensor = self.model.get_input_embeddings()(ids)
+        for row, (prompt, (places, values)) in enumerate(zip(prompts, vectors, strict=True)):
+            if places:
+                at = torch.tensor(places, device=ids.device) + (ids.shape[1] - len(prompt))
+                found[row, at] = torch.from_numpy(np.concatenate(values)).to(found)
+        return found
 
     def _decode(self, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

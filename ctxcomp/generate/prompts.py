@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxcomp.errors import InputError
-from ctxcomp.types import Compressed, CompressedText, Passage
+from ctxcomp.types import Compressed, CompressedLatents, CompressedMixed, CompressedText, Passage
 
-Context = CompressedText | str | Sequence[Passage]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Context = CompressedText | CompressedLatents | CompressedMixed | str | Sequence[Passage]
 Message = Mapping[str, str]
+Prompt = tuple[list[int], list[int]]
+"""Token ids, and the places among them where vectors stand: what the ids say there does not matter."""
+
+BACKGROUND = "Refer to the background document: "
+"""What stands before a context of vectors alone (xRAG, Cheng et al. 2024); in a mixed one they are a paragraph."""
 
 FALLBACK_TEMPLATE = (
     "{% for m in messages %}{{ m['role'].capitalize() + ': ' + m['content'] + '\\n\\n' }}{% endfor %}"
@@ -21,8 +30,12 @@ FALLBACK_TEMPLATE = (
 ROLES = ("system", "user", "assistant")
 
 
-def context_text(context: Context) -> str:
+def context_text(context: Context, mark: str = "") -> str:
     """The context as the prompt shows it: passages stand apart by an empty line, under their titles.
+
+    Parameters
+    ----------
+    mark: stands for each vector; "" where none can be.
 
     Raises
     ------
@@ -32,11 +45,36 @@ def context_text(context: Context) -> str:
         return context
     if isinstance(context, CompressedText):
         return context.text
+    if mark and isinstance(context, CompressedLatents):
+        return f"{BACKGROUND}{mark * len(context.vectors)}" if len(context.vectors) else ""
+    if mark and isinstance(context, CompressedMixed):
+        parts = (p.text if isinstance(p, CompressedText) else mark * len(p.vectors) for p in context.parts)
+        return "\n\n".join(part for part in parts if part)
     if isinstance(context, Compressed):
-        raise InputError(f"the local generator reads text, got a {type(context).__name__}: compress with a text method")
+        raise InputError(f"only text can stand here, got a {type(context).__name__}: compress with a text method")
     return "\n\n".join(
         passage.text if not passage.title else f"{passage.title}\n{passage.text}" for passage in _passages(context)
     )
+
+
+def latent_parts(context: Context) -> list[CompressedLatents]:
+    """The parts of a context that are vectors, in the order of the prompt."""
+    parts = context.parts if isinstance(context, CompressedMixed) else [context]
+    return [part for part in parts if isinstance(part, CompressedLatents)]
+
+
+def texts_of(context: Context) -> list[str]:
+    """The texts within a context that are shown as they are."""
+    parts = context.parts if isinstance(context, CompressedMixed) else [context]
+    return [part.text for part in parts if isinstance(part, CompressedText)]
+
+
+def mark_for(*texts: str) -> str:
+    """A mark that none of the texts contains, nor makes where it touches them: characters of private use."""
+    number = 0
+    while any(f"\ue000{number}\ue001" in text for text in texts):
+        number += 1
+    return f"\ue000{number}\ue001"
 
 
 def source_texts(context: Context) -> list[str]:
@@ -54,9 +92,12 @@ def _passages(context: Any) -> list[Passage]:
     return passages
 
 
-def messages_for(query: str, context: Context = "", instruction: str = "") -> list[dict[str, str]]:
-    """The chat for one question: the instruction as the system's message, then context and question as the user's."""
-    text = context_text(context)
+def messages_for(query: str, context: Context = "", instruction: str = "", mark: str = "") -> list[dict[str, str]]:
+    """The chat for one question: the instruction as the system's message, then context and question as the user's.
+
+    ``mark`` stands for each vector of the context.
+    """
+    text = context_text(context, mark)
     asked = f"{text}\n\nQuestion: {query}" if text else query
     system = [{"role": "system", "content": instruction}] if instruction else []
     return [*system, {"role": "user", "content": asked}]
@@ -84,6 +125,32 @@ class Prompts:
         InputError: there is no message, one is malformed, or the model's template refuses them.
         """
         return self.encode(self.render(messages))
+
+    def prompt(self, query: str, context: Context = "", instruction: str = "") -> Prompt:
+        """The prompt for one question, with the places of the context's vectors.
+
+        Raises
+        ------
+        InputError: the context is of a kind that cannot be read, or the model's template refuses the chat.
+        """
+        if not latent_parts(context):
+            return self.tokens(messages_for(query, context, instruction)), []
+        mark = mark_for(query, instruction, *texts_of(context))
+        return self.marked(self.render(messages_for(query, context, instruction, mark)), mark)
+
+    def marked(self, text: str, mark: str) -> Prompt:
+        """Token ids of a rendered prompt in which each mark becomes the place of one vector.
+
+        Text between marks is cut into tokens by itself, as it is around a special token.
+        """
+        ids: list[int] = []
+        places: list[int] = []
+        for i, piece in enumerate(text.split(mark)):
+            if i:
+                places.append(len(ids))
+                ids.append(0)
+            ids += self.encode(piece) if piece else []
+        return ids, places
 
     def render(self, messages: Sequence[Message]) -> str:
         """The chat as text under the model's template; where that knows no system message, the user's gets it."""
