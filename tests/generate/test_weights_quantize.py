@@ -174,3 +174,11 @@ def test_what_cannot_be_done_is_refused_before_anything_changes(arguments, error
     with pytest.raises(error, match=says):
         quantize(model, **arguments)
     assert not layers(model, QuantizedLinear)
+
+
+def test_a_method_has_its_own_group_size():
+    ids = models.random_ids(2, 16)
+    report = quantize(models.tiny_llama(), "spqr", ids)
+    assert report.settings["group_size"] == 16
+    assert quantize(models.tiny_llama(), "spqr", ids, group_size=32).settings["group_size"] == 32
+    assert quantize(models.tiny_llama(), "rtn").settings["group_size"] == 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ctxcomp.errors import CacheError
 from ctxcomp.generate.cache.layer import LONGEST_DRAFT, CompressedLayer
@@ -31,7 +31,7 @@ class CompressedCache(Cache):
         decoder = config.get_text_config(decoder=True)
         super().__init__(layers=[self._layer(theirs, decoder) for theirs in DynamicCache(config=decoder).layers])
 
-    def _layer(self, theirs: CacheLayerMixin, config: Any) -> CacheLayerMixin:
+    def _layer(self, theirs: Any, config: Any) -> Any:
         if type(theirs) is not DynamicLayer:  # its subclasses slide, or hold other states than keys
             return theirs
         if isinstance(self.policy.codec, Static):

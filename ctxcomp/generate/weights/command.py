@@ -18,6 +18,7 @@ from ctxcomp.generate.formats.registry import FORMATS, format_class
 from ctxcomp.generate.load import find, load_model, load_tokenizer
 from ctxcomp.generate.weights.calibration import SAMPLES, TOKENS
 from ctxcomp.generate.weights.grid import find_grid
+from ctxcomp.generate.weights.method import WeightMethod
 from ctxcomp.generate.weights.models import decoder_blocks, is_linear, weight_of
 from ctxcomp.generate.weights.quantize import quantize
 from ctxcomp.generate.weights.registry import LOSSLESS, METHODS
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=(*METHODS, LOSSLESS), default="awq", help="(default: awq)")
     parser.add_argument("--bits", type=int, default=4, metavar="N", help="2 to 8 (default: 4)")
     parser.add_argument(
-        "--group-size", type=int, default=128, metavar="N", help="columns that share a scale; 0: whole rows (128)"
+        "--group-size", type=int, metavar="N", help="columns that share a scale; 0: whole rows (128, spqr 16)"
     )
     parser.add_argument("--symmetric", action="store_true", help="no zero points")
     parser.add_argument("--eora-rank", type=int, default=0, metavar="N", help="add a low-rank part of this rank")
@@ -128,10 +129,11 @@ def _check_format(model: Any, given: argparse.Namespace) -> None:
         for inner, module in block.named_modules()
         if is_linear(module)
     }
+    size = WeightMethod.group_size if given.group_size is None else given.group_size
     forms = {}
     for shape, name in shapes.items():
         nothing = torch.zeros(shape)
-        weight = find_grid(nothing, given.bits, given.group_size, symmetric=given.symmetric).quantized(nothing)
+        weight = find_grid(nothing, given.bits, size, symmetric=given.symmetric).quantized(nothing)
         kind.encode(name, weight)
         forms[name] = form_of(weight)
     kind.holding(forms, [])

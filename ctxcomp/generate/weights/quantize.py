@@ -36,7 +36,7 @@ def quantize(
     *,
     tokenizer: Any = None,
     bits: int = 4,
-    group_size: int = 128,
+    group_size: int | None = None,
     eora_rank: int = 0,
     skip: Sequence[str] = (),
     samples: int = SAMPLES,
@@ -58,7 +58,9 @@ def quantize(
     method: one of `ctxcomp.generate.weights.registry.METHODS`, or "dfloat11".
     calibration: texts like those the model will read: your own documents. Only "rtn" and "dfloat11" need none.
     tokenizer: of the model, for texts.
-    bits, group_size: of the codes; a layer with fewer columns than ``group_size`` gets one group per row.
+    bits: of the codes.
+    group_size: columns that share a scale; None is the method's own, 16 for "spqr" and 128 for the others. A layer with
+        fewer columns gets one group per row.
     eora_rank: rank of a low-rank part that compensates the error on the calibration texts (EoRA); 0 for none.
     skip: layers to leave: their whole name, its last part, or a pattern such as ``"*.0.mlp.*"``.
     samples, tokens: calibration windows and tokens in each.
@@ -74,7 +76,8 @@ def quantize(
     """
     if eora_rank < 0 or (eora_rank and method == LOSSLESS):
         raise InputError(f"eora_rank must be 0 or more, and 0 for {LOSSLESS}, got {eora_rank}")
-    chosen = None if method == LOSSLESS else load_method(method, bits=bits, group_size=group_size, **fields)
+    sizes = {} if group_size is None else {"group_size": group_size}
+    chosen = None if method == LOSSLESS else load_method(method, bits=bits, **sizes, **fields)
     if chosen is None and fields:
         raise UnknownMethodError(f"{LOSSLESS} has no settings, got {', '.join(fields)}")
     if calibration is None and chosen is not None and (chosen.calibrated or eora_rank):
