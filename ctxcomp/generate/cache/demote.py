@@ -11,6 +11,7 @@ from torch import Tensor
 from ctxcomp.errors import InputError
 from ctxcomp.generate.cache.codec import Block, Codec
 from ctxcomp.generate.cache.evictor import Evictor, LayerView
+from ctxcomp.generate.cache.narrow import narrowed
 from ctxcomp_kernels.kv_quant import dequantize_keys, dequantize_values, quantize_keys, quantize_values
 from ctxcomp_kernels.kv_quant.reference import pack, unpack
 
@@ -110,7 +111,9 @@ class Demote(Evictor, Codec):
             if not key.shape[2]:
                 continue
             tensors |= _named(f"keys{bits}", self._encode_keys(key, bits))
-            tensors |= _named(f"values{bits}", quantize_values(value, bits, self._channels(d), dtype=torch.float16))
+            channels = self._channels(d)
+            value = narrowed(value, 3, channels, bits)
+            tensors |= _named(f"values{bits}", quantize_values(value, bits, channels, dtype=torch.float16))
         return Block(tensors, n, keys.dtype)
 
     def decode(self, block: Block) -> tuple[Tensor, Tensor]:
@@ -140,6 +143,7 @@ class Demote(Evictor, Codec):
         """Per channel; the last group may be short, and is filled with its last token while scales are found."""
         n = keys.shape[2]
         filled = torch.cat([keys, keys[:, :, -1:].expand(-1, -1, -n % self.group, -1)], dim=2)
+        filled = narrowed(filled, 2, self.group, bits)
         codes, scale, minimum = quantize_keys(filled, bits, self.group, dtype=torch.float16)
         return codes[:, :, :n].clone(), scale, minimum
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ctxcomp.errors import InputError
 from ctxcomp.fields import check_fields
 from ctxcomp.generate.cache.codec import Block, Codec
+from ctxcomp.generate.cache.narrow import narrowed
 from ctxcomp.generate.cache.per_token import NAMES, check_sizes, triple
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Kivi(Codec):
     residual: most recent tokens that stay as they are.
 
     Source: KIVI (Liu et al., 2024). Deviations: groups of 64 tokens instead of 32, and fewer recent tokens than 128,
-    for the bytes; scales are float16 whatever the model's dtype.
+    for the bytes; scales are float16 whatever the model's dtype; at 2 bits a group's range is `narrowed`.
     """
 
     fused: ClassVar[bool] = True
@@ -49,6 +50,8 @@ class Kivi(Codec):
         """Codes ``[B, H, n, d * bits / 8]``; scales ``[B, H, n / block, d]``, of values ``[B, H, n, d / group]``."""
         from ctxcomp_kernels.kv_quant import quantize_keys, quantize_values
 
+        keys = narrowed(keys, 2, self.block, self.bits)
+        values = narrowed(values, 3, self.group or values.shape[3], self.bits)
         key = quantize_keys(keys, self.bits, self.block, dtype=torch.float16)
         value = quantize_values(values, self.bits, self.group, dtype=torch.float16)
         tensors = {f"key_{name}": t for name, t in zip(NAMES, key, strict=True)}

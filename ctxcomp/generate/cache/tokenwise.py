@@ -12,6 +12,7 @@ from ctxcomp.errors import InputError
 from ctxcomp.fields import check_fields
 from ctxcomp.generate.cache.codec import Block, Codec
 from ctxcomp.generate.cache.evictor import LayerView
+from ctxcomp.generate.cache.narrow import narrowed
 from ctxcomp.generate.cache.per_token import NAMES, check_sizes, triple
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ZipCache(Codec):
 
     Source: ZipCache (He et al., 2024). Deviations: salient tokens are chosen per head; the attention a token gets is
     divided by the probes that could see it; keys have a scale per ``group`` tokens; a smaller share is salient, for
-    the bytes.
+    the bytes; at 2 bits a group's range is `narrowed`.
     """
 
     joins: ClassVar[bool] = False
@@ -50,7 +51,7 @@ class ZipCache(Codec):
     low: Literal[8, 4, 2] = 2
     salient: float = 0.2
     probes: float = 0.1
-    group: int = 64
+    group: int = 128  # 64 costs 1.3 points of bytes and saves .07 % of perplexity on the small trained Llama
     block: int = 64
     residual: int = 16
 
@@ -119,9 +120,11 @@ class ZipCache(Codec):
         from ctxcomp_kernels.kv_quant import quantize_keys, quantize_values
 
         n = keys.shape[2]
-        key = quantize_keys(keys, bits, n if n % self.group else self.group, dtype=torch.float16)
+        group = n if n % self.group else self.group
+        key = quantize_keys(narrowed(keys, 2, group, bits), bits, group, dtype=torch.float16)
         channel = values.abs().amax(2).float().clamp(min=1e-6).sqrt().to(torch.float16)
-        value = quantize_values(values / channel[:, :, None], bits, dtype=torch.float16)
+        balanced = narrowed(values / channel[:, :, None], 3, values.shape[3], bits)
+        value = quantize_values(balanced, bits, dtype=torch.float16)
         names = [f"{name}_{x}_{part}" for x in ("key", "value") for part in NAMES]
         return dict(zip(names, (*key, *value), strict=True)) | {f"{name}_channel": channel}
 
