@@ -76,7 +76,7 @@ def _response(outcome: Outcome) -> CompressResponse:
         passages=[PassageOut(id=p.id, text=t) for p, t in zip(result.passages, result.passage_texts, strict=True)],
         stats=StatsOut(
             tokens_in=stats.tokens_in, tokens_out=stats.tokens_out, keep=stats.keep, seconds=stats.seconds,
-            method=stats.method, counter=stats.counter, fallback=outcome.fallback,
+            method=stats.method, counter=stats.counter, fallback=outcome.fallback, notes=list(stats.notes),
         ),
         request_id=request_id.get(),
     )  # fmt: skip
