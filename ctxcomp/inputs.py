@@ -18,6 +18,9 @@ from ctxcomp.types import Passage
 FOLDER_SUFFIXES = (".txt", ".md", ".jsonl")
 """What is read from a folder; a file named on its own may have any name if it is text."""
 
+SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv")
+"""What is read as sheets, one passage each: the passage's text shows all cells, its metadata holds the sheet."""
+
 InputFormat = Literal["auto", "text", "jsonl"]
 _JSONL_FIELDS = {"id": str, "title": str, "score": float, "metadata": dict[str, Any]}
 
@@ -28,6 +31,7 @@ class Source:
 
     passage: Passage
     name: str
+    is_sheet: bool = False
 
 
 def read_sources(paths: Sequence[str], input_format: InputFormat = "auto") -> list[Source]:
@@ -62,7 +66,10 @@ def _read(path: str, input_format: InputFormat) -> Iterator[Source]:
         for file in files:
             yield from _parse(_bytes(file), str(file), input_format)
         return
-    yield from _parse(_bytes(place), path, input_format)
+    if input_format == "auto" and place.suffix.lower() in SHEET_SUFFIXES:
+        yield from _sheets(_bytes(place), path)
+    else:
+        yield from _parse(_bytes(place), path, input_format)
 
 
 def _visible(file: Path, root: Path) -> bool:
@@ -84,6 +91,16 @@ def _parse(data: bytes, name: str, input_format: InputFormat) -> Iterator[Source
                 yield Source(_passage(line, f"{name}:{number}"), name)
     else:
         yield Source(Passage(text, id=name), name)
+
+
+def _sheets(data: bytes, name: str) -> Iterator[Source]:
+    from ctxcomp.tables.packing import sheet_text  # only where there are sheets
+    from ctxcomp.tables.readers import is_workbook, read_workbook
+
+    for sheet in read_workbook(data, name=name):
+        # A CSV file's text is its own, so that the spans of other methods index into it.
+        text, id = (sheet_text(sheet), f"{name}#{sheet.name}") if is_workbook(data) else (decode(data, name), name)
+        yield Source(Passage(text, id=id, title=sheet.name, metadata={"sheet": sheet}), name, is_sheet=True)
 
 
 def decode(data: bytes, name: str) -> str:
