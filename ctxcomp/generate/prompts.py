@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctxcomp.errors import InputError
 from ctxcomp.types import Compressed, CompressedLatents, CompressedMixed, CompressedText, Passage
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Context = CompressedText | CompressedLatents | CompressedMixed | str | Sequence[Passage]
 Message = Mapping[str, str]
@@ -48,10 +44,15 @@ def context_text(context: Context, mark: str = "") -> str:
     if mark and isinstance(context, CompressedLatents):
         return f"{BACKGROUND}{mark * len(context.vectors)}" if len(context.vectors) else ""
     if mark and isinstance(context, CompressedMixed):
-        parts = (p.text if isinstance(p, CompressedText) else mark * len(p.vectors) for p in context.parts)
+        parts = (
+            mark * len(part.vectors) if isinstance(part, CompressedLatents) else context_text(part)
+            for part in context.parts
+        )
         return "\n\n".join(part for part in parts if part)
     if isinstance(context, Compressed):
-        raise InputError(f"only text can stand here, got a {type(context).__name__}: compress with a text method")
+        raise InputError(
+            f"what is asked for here reads text, got a {type(context).__name__}: compress with a text method"
+        )
     return "\n\n".join(
         passage.text if not passage.title else f"{passage.title}\n{passage.text}" for passage in _passages(context)
     )
@@ -82,6 +83,11 @@ def source_texts(context: Context) -> list[str]:
     if isinstance(context, CompressedText):
         return [passage.text for passage in context.passages]
     return []
+
+
+def readable(text: str) -> str:
+    """The text as tokenizers take it: a lone surrogate, which has no UTF-8, is U+FFFD, also one character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _passages(context: Any) -> list[Passage]:
@@ -133,7 +139,7 @@ class Prompts:
         ------
         InputError: the context is of a kind that cannot be read, or the model's template refuses the chat.
         """
-        if not latent_parts(context):
+        if not isinstance(context, (CompressedLatents, CompressedMixed)):
             return self.tokens(messages_for(query, context, instruction)), []
         mark = mark_for(query, instruction, *texts_of(context))
         return self.marked(self.render(messages_for(query, context, instruction, mark)), mark)
@@ -173,7 +179,7 @@ class Prompts:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are meant."""
-        found: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        found: list[int] = self._tokenizer(readable(text), add_special_tokens=False, verbose=False)["input_ids"]
         return found
 
     def _apply(self, messages: list[dict[str, str]]) -> str:

@@ -1,0 +1,1 @@
+"""Training and measuring latent contexts: the projector, memory slots and the ladder."""
