@@ -1,0 +1,62 @@
+"""Visual token pruning: fewer tokens of page images, chosen under one budget across pages.
+
+Names are imported when they are first used: importing this package brings neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctxcomp.visual.adapters import families
+    from ctxcomp.visual.flops import prefill_flops
+    from ctxcomp.visual.methods import METHODS, Method
+    from ctxcomp.visual.pictures import picture
+    from ctxcomp.visual.prompt import PrunedPrompt
+    from ctxcomp.visual.pruner import VisualPruner
+    from ctxcomp.visual.relevance import maxsim_map, maxsim_score
+    from ctxcomp.visual.reporting import Report, report
+    from ctxcomp.visual.together import Together, settle
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "PrunedPrompt",
+    "Report",
+    "Together",
+    "VisualPruner",
+    "families",
+    "maxsim_map",
+    "maxsim_score",
+    "picture",
+    "prefill_flops",
+    "report",
+    "settle",
+]
+
+_HOMES = {
+    "METHODS": "methods",
+    "Method": "methods",
+    "PrunedPrompt": "prompt",
+    "Report": "reporting",
+    "Together": "together",
+    "VisualPruner": "pruner",
+    "families": "adapters",
+    "maxsim_map": "relevance",
+    "maxsim_score": "relevance",
+    "picture": "pictures",
+    "prefill_flops": "flops",
+    "report": "reporting",
+    "settle": "together",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
