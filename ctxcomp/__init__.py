@@ -15,7 +15,19 @@ from ctxcomp.errors import (
 )
 from ctxcomp.integrations.decorator import compress_context
 from ctxcomp.registry import load, methods
-from ctxcomp.types import Budget, Compressed, CompressedText, Passage, Request, Span, Stats
+from ctxcomp.rewriter import Rewriter
+from ctxcomp.types import (
+    Budget,
+    Compressed,
+    CompressedLatents,
+    CompressedMixed,
+    CompressedText,
+    CompressedVision,
+    Passage,
+    Request,
+    Span,
+    Stats,
+)
 from ctxcomp.version import __version__
 
 __all__ = [
@@ -25,7 +37,10 @@ __all__ = [
     "Cached",
     "Chain",
     "Compressed",
+    "CompressedLatents",
+    "CompressedMixed",
     "CompressedText",
+    "CompressedVision",
     "Compressor",
     "CtxcompError",
     "FallbackToInput",
@@ -34,6 +49,7 @@ __all__ = [
     "ModelError",
     "Passage",
     "Request",
+    "Rewriter",
     "Selector",
     "Span",
     "Stats",

@@ -1,4 +1,4 @@
-"""The command line: ``ctxcomp compress``, ``eval``, ``serve``, ``quantize``, ``plan`` and ``list``.
+"""The command line: ``ctxcomp compress``, ``eval``, ``serve``, ``quantize``, ``plan``, ``index`` and ``list``.
 
 Exit status: 0 done; 2 for usage or bad input, 1 for a failure, each with one line on standard error; 130 interrupted.
 """
@@ -21,7 +21,7 @@ from ctxcomp.errors import CtxcompError, InputError
 from ctxcomp.fields import parse_value
 from ctxcomp.inputs import Source, read_sources
 from ctxcomp.optional import require
-from ctxcomp.registry import DEFAULT_METHOD, load, methods
+from ctxcomp.registry import DEFAULT_METHOD, LATENT_METHODS, load, methods
 from ctxcomp.types import Budget, CompressedText
 from ctxcomp.version import __version__
 
@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
     compress = commands.add_parser("compress", help="keep the best of files, folders or standard input")
     compress.add_argument(
-        "paths", nargs="+", metavar="PATH", help=".txt, .md, .jsonl, a folder, or - for standard input"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help=".txt, .md, .jsonl, .xlsx, .csv, .tsv, a folder of texts, or - for standard input",
     )
     compress.add_argument("-q", "--query", default="", help="what the context is for")
     budget = compress.add_mutually_exclusive_group(required=True)
@@ -89,8 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--keep", type=float, metavar="F", help="keep at most this share of the tokens, in (0, 1]")
     compress.add_argument(
         "--method",
-        default=DEFAULT_METHOD,
-        help=f"one of `ctxcomp list`, or several joined by + (default: {DEFAULT_METHOD})",
+        help=f"one of `ctxcomp list`, or several joined by + (default: {DEFAULT_METHOD}; sheets for spreadsheets)",
     )
     compress.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="configure the method; may be repeated"
@@ -133,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     quantizing.add_argument("arguments", nargs="*")
     quantizing.set_defaults(run=_quantize)
 
+    indexing = commands.add_parser("index", help="build, extend and search an index", add_help=False, prefix_chars="\0")
+    indexing.add_argument("arguments", nargs="*")
+    indexing.set_defaults(run=_index)
+
     listing = commands.add_parser("list", help="show the methods")
     listing.set_defaults(run=_list)
     return parser
@@ -150,9 +156,15 @@ def _compress(arguments: argparse.Namespace) -> int:
     fields = dict(_setting(text) for text in arguments.set)
     if arguments.tokenizer is not None:
         fields["counter"] = arguments.tokenizer
-    compressor = load(arguments.method, **fields)
+    if arguments.method in LATENT_METHODS:
+        raise InputError(
+            f"{arguments.method} needs a local generator and makes vectors for it, and this command prints text: use "
+            f"load({arguments.method!r}, generator=..., weights=...) from Python, or a text method, {DEFAULT_METHOD!r}"
+        )
     sources = read_sources(arguments.paths, arguments.input_format)
-    with _progress():
+    default = "sheets" if any(source.is_sheet for source in sources) else DEFAULT_METHOD
+    compressor = load(arguments.method or default, **fields)
+    with progress("compressing"):
         result = compressor.compress(arguments.query, [source.passage for source in sources], budget)
     if arguments.format == "json":
         counter = getattr(compressor, "counter", None)
@@ -182,6 +194,13 @@ def _quantize(arguments: argparse.Namespace) -> int:
         require(package, extra="generate")
     with _interrupts():
         status: int = require("ctxcomp.generate.weights.command", extra="generate").main(arguments.arguments)
+    return status
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    require("faiss", extra="index")
+    with _interrupts():
+        status: int = require("ctxcomp.index.command", extra="index").main(arguments.arguments)
     return status
 
 
@@ -215,7 +234,7 @@ def _name(source: Source) -> str:
 
 
 def as_json(result: CompressedText, sources: list[Source], counter: CounterLike) -> dict[str, Any]:
-    """The result as plain values; spans index into the source's own text."""
+    """The result as plain values; spans index into the source's own text, and are null where text was generated."""
     spans: list[list[dict[str, Any]]] = [[] for _ in sources]
     for span in result.spans or ():
         spans[span.passage].append({"start": span.start, "end": span.end, "score": span.score})
@@ -224,7 +243,13 @@ def as_json(result: CompressedText, sources: list[Source], counter: CounterLike)
     return {
         "text": result.text,
         "passages": [
-            {"id": source.passage.id, "source": source.name, "text": text, "tokens": n, "spans": own}
+            {
+                "id": source.passage.id,
+                "source": source.name,
+                "text": text,
+                "tokens": n,
+                "spans": None if result.spans is None else own,
+            }
             for source, text, n, own in zip(sources, result.passage_texts, tokens, spans, strict=True)
         ],
         "stats": {
@@ -234,6 +259,8 @@ def as_json(result: CompressedText, sources: list[Source], counter: CounterLike)
             "seconds": stats.seconds,
             "counter": stats.counter,
             "method": stats.method,
+            "fallback": stats.fallback,
+            "notes": list(stats.notes),
         },
     }
 
@@ -257,13 +284,13 @@ def write_out(text: str, errors: str = "replace") -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[None]:
+def progress(what: str) -> Iterator[None]:
     """A bar on standard error for work that takes longer than a second."""
     from tqdm import tqdm
 
     from ctxcomp.progress import listen
 
-    bar = tqdm(desc="compressing", unit="batch", delay=PROGRESS_DELAY_SECONDS, leave=False, disable=sys.stderr is None)
+    bar = tqdm(desc=what, unit="batch", delay=PROGRESS_DELAY_SECONDS, leave=False, disable=sys.stderr is None)
     # Whatever the method does, and whether or not it runs in batches, one sign of life.
     first = threading.Timer(PROGRESS_DELAY_SECONDS, bar.update, (0,))
     first.daemon = True

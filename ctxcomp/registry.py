@@ -11,7 +11,6 @@ from ctxcomp.fields import field_types, nearest
 
 if TYPE_CHECKING:
     from ctxcomp.compressor import Compressor
-    from ctxcomp.types import CompressedText
 
 DEFAULT_METHOD = "sentence_pruner"
 PLUGIN_GROUP = "ctxcomp.methods"
@@ -19,12 +18,16 @@ PLUGIN_GROUP = "ctxcomp.methods"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Where a method lives, as ``module:Class``, and what it does in one line."""
+    """Where a method lives, as ``module:Class``, and what it does in one line.
+
+    ``gives_text`` is whether the result is text, which every model reads.
+    """
 
     target: str
     summary: str
+    gives_text: bool = True
 
-    def resolve(self) -> type[Compressor[CompressedText]]:
+    def resolve(self) -> type[Compressor[Any]]:
         """The class; imports its module.
 
         Raises
@@ -33,7 +36,7 @@ class Method:
         """
         module, _, name = self.target.partition(":")
         try:
-            found: type[Compressor[CompressedText]] = getattr(importlib.import_module(module), name)
+            found: type[Compressor[Any]] = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise MissingDependencyError(f"{self.target} cannot be imported ({error}): install it again") from error
         return found
@@ -71,7 +74,30 @@ METHODS: dict[str, Method] = {
         "ctxcomp.text.demonstrations:Demonstrations",
         "few-shot examples for a query, by similarity and coverage, their inputs shortened (UniICL's idea)",
     ),
+    "sheets": Method(
+        "ctxcomp.tables.sheets:Sheets",
+        "spreadsheets and tables as tables: headers, borders and the rows asked for (SheetCompressor)",
+    ),
 }
+
+LATENT_METHODS: dict[str, Method] = {
+    "projector": Method(
+        "ctxcomp.latent.projector:Projector",
+        "one token a passage for a local generator, from the retriever's vector (xRAG)",
+        gives_text=False,
+    ),
+    "memory_slots": Method(
+        "ctxcomp.latent.memory_slots:MemorySlots",
+        "a few tokens a passage for a local generator, from a small model (C3-like)",
+        gives_text=False,
+    ),
+    "ladder": Method(
+        "ctxcomp.latent.ladder:Ladder",
+        "the best passages in full, the next pruned, the tail as single tokens, for a local generator",
+        gives_text=False,
+    ),
+}
+"""Methods whose results only a local generator reads: they need one, so what offers every method leaves them out."""
 
 
 def methods() -> dict[str, Method]:
@@ -82,11 +108,11 @@ def methods() -> dict[str, Method]:
         e.name: Method(e.value, f"plug-in of {e.dist.name if e.dist else e.module}")
         for e in entry_points(group=PLUGIN_GROUP)
     }
-    return plugins | METHODS
+    return plugins | METHODS | LATENT_METHODS
 
 
-def load(name: str = DEFAULT_METHOD, /, **fields: Any) -> Compressor[CompressedText]:
-    """A compressor by name.
+def load(name: str = DEFAULT_METHOD, /, **fields: Any) -> Compressor[Any]:
+    """A compressor by name; its results are ``CompressedText`` unless it is one of ``LATENT_METHODS``.
 
     Parameters
     ----------
@@ -106,6 +132,9 @@ def load(name: str = DEFAULT_METHOD, /, **fields: Any) -> Compressor[CompressedT
     for one in names:
         if one not in known:
             raise UnknownMethodError(f"no method {one!r}: {nearest(one, known)}")
+    vectors = [one for one in names if not known[one].gives_text]
+    if vectors and len(names) > 1:
+        raise InputError(f"{vectors[0]} gives vectors, not text, and cannot be a stage of a Chain: 'ladder' joins both")
     classes = [known[one].resolve() for one in names]
     own = {"widen": fields.pop("widen")} if len(names) > 1 and "widen" in fields else {}
     settings = _settings(names, [field_types(cls) for cls in classes], fields)

@@ -84,7 +84,7 @@ def test_json_has_the_promised_shape_and_spans_that_slice_the_file(run, file, vo
     counter = resolve_counter("o200k_base")
     assert passage["tokens"] == counter.count(passage["text"])
     stats = result["stats"]
-    assert list(stats) == ["tokens_in", "tokens_out", "keep", "seconds", "counter", "method"]
+    assert list(stats) == ["tokens_in", "tokens_out", "keep", "seconds", "counter", "method", "fallback", "notes"]
     assert stats["tokens_out"] == counter.count(result["text"]) <= 14
     assert stats["keep"] == stats["tokens_out"] / stats["tokens_in"]
     assert (stats["counter"], stats["method"]) == ("o200k_base", "bm25")

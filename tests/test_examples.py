@@ -46,8 +46,23 @@ def test_a_local_generator(root, tmp_path):
     assert re.search(r"64 written at .* in \d+ model calls", printed)
 
 
+def test_an_index_from_files_to_an_answer(root, tmp_path):
+    pytest.importorskip("faiss")
+    printed = run(root, "index_rag.py")
+    assert re.search(r"tiny: \d+ passages, 48 of 1536 bytes a vector in memory, recall@10 (0\.9|1)", printed)
+    assert re.search(r"\d{4} -> \d{2,3} tokens", printed)
+    assert "Question: How is it guaranteed" in printed
+    pytest.importorskip("transformers")
+    from tiny_chat import tiny_chat
+
+    answered = run(
+        root, "index_rag.py", "Who?", "--files", "CHANGELOG.md", "--model", str(tiny_chat(tmp_path / "tiny"))
+    )
+    assert "Answer from the context" not in answered
+
+
 @pytest.mark.parametrize(
-    "name", ["local_generator.py", "demo.py", "new_method.py", "decorator.py", "langchain_chain.py"]
+    "name", ["index_rag.py", "local_generator.py", "demo.py", "new_method.py", "decorator.py", "langchain_chain.py"]
 )
 def test_examples_are_short(root, name):
     assert len((root / "examples" / name).read_text().splitlines()) < 50

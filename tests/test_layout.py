@@ -17,10 +17,11 @@ LAYERS = [
     {"render"},
     {"fit"},
     {"compressor", "encode"},
-    {"text"},
-    {"compose", "caching", "registry", "compat", "inputs", "highlight", "messages"},
+    {"text", "rewriter"},
+    {"compose", "caching", "registry", "compat", "inputs", "highlight", "messages", "tables", "index"},
     {"integrations"},
     {"generate"},
+    {"latent", "visual"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

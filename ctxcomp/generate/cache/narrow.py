@@ -24,7 +24,7 @@ def narrowed(x: Tensor, dim: int, group: int, bits: int) -> Tensor:
     if bits != 2 or not x.numel():
         return x
     levels = 2**bits - 1
-    groups = x.unflatten(dim, (-1, group)).float()
+    groups = x.reshape(*x.shape[:dim], -1, group, *x.shape[dim + 1 :]).float()
     low, high = torch.aminmax(groups, dim=dim + 1, keepdim=True)
     best, lowest = torch.ones_like(low), torch.full_like(low, torch.inf)
     for share in SHARES:

@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); 1.5 hours on 2 cores."""
+"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); three hours on 2 cores."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("gateway_overhead",),
     ("service_load",),
     ("service_fuzz",),
+    ("sheets",),
+    ("sheets_fuzz",),
+    ("rewriters",),
+    ("index",),
+    ("visual",),
 )
 WITH_PEER = ("llmlingua_speed", "llmlingua_parity")
 """These need the peer's environment, named by CTXCOMP_PEER_PYTHON."""

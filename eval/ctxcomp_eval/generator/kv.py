@@ -3,9 +3,9 @@
     python -m ctxcomp_eval.generator.kv --model runs/lm/model
 
 Per policy: bytes really held after a text of 2,048 and of 4,096 tokens, as a share of a bfloat16 cache; the loss on
-256 tokens behind 1,792 that are in the cache, of the held-out split, paired window by window with the whole cache; with
-``--prompts`` also how many codes are found again in about 1,200 tokens ("needle"), and the F1 of answers to held-out
-questions, both greedy, which say something only of a model that can do either.
+256 tokens behind 1,792 that are in the cache, of the held-out split, paired window by window with the whole cache. With
+``--needles`` also how many codes are found again in about 1,200 tokens, with ``--answers`` the F1 of answers to
+held-out questions, both greedy.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each policy, the whole cache first."""
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     ids = texts(tokenizer, "dev", options.windows, 2048)
-    asked = {"needle": (exchanges("needle", options.prompts, 900), has_code)}
-    asked |= {"answer_f1": (exchanges("quote", options.prompts, 700), last_answer)}
+    asked = {"needle": (exchanges("needle", options.needles, 900), has_code)}
+    asked |= {"answer_f1": (exchanges("quote", options.answers, 700), last_answer)}
     whole: dict[str, Losses] = {}
     for policy in (None, *(options.only or POLICIES)):
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16)
@@ -128,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="runs/lm/model", help="a causal language model of transformers")
     parser.add_argument("--windows", type=int, default=24, help="of 2,048 tokens")
-    parser.add_argument("--prompts", type=int, default=0, help="of each kind")
+    parser.add_argument("--needles", type=int, default=0, metavar="N", help="prompts that ask for a code")
+    parser.add_argument("--answers", type=int, default=0, metavar="N", help="prompts that ask for a quotation")
     parser.add_argument("--only", nargs="+", metavar="POLICY", help="these policies instead of all")
     parser.add_argument("--out", type=Path, default=RESULTS / "generator_kv.csv")
     options = parser.parse_args(arguments)

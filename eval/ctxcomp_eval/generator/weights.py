@@ -55,10 +55,10 @@ class Setting:
 
 SETTINGS = (
     *(Setting(method, 4) for method in ("rtn", "gptq", "awq")),
-    Setting("spqr", 4, fields={"group_size": 16}),
+    Setting("spqr", 4),
     *(Setting(method, 4, eora_rank=16) for method in ("rtn", "gptq")),
     *(Setting(method, 3) for method in ("rtn", "gptq", "slim", "awq")),
-    Setting("spqr", 3, fields={"group_size": 16}),
+    Setting("spqr", 3),
     Setting("gptq", 3, eora_rank=16),
     Setting("smoothquant+", 4),
     *(Setting(method, 2) for method in ("rtn", "gptq")),
