@@ -47,6 +47,10 @@ def test_command_lines_run(readme, tmp_path, monkeypatch, capsysbinary):
     tiny_chat(tmp_path / "path/to/model", hidden_size=128)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/one.txt").write_text(REPORT * 5)
+    book = pytest.importorskip("openpyxl").Workbook()
+    for row in [("Town", 1993, 1994), *((f"Town {i}", i * 7, i * 11) for i in range(90))]:
+        book.active.append(row)
+    book.save(tmp_path / "book.xlsx")
     lines = [line for block in blocks(readme, "sh") for line in block.splitlines() if line.startswith("ctxcomp ")]
     assert len(lines) >= 5
     for line in lines:
