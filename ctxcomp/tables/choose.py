@@ -56,8 +56,16 @@ class Plan:
         """Ever fewer columns: all; those of the structure; those of labels and of the question."""
         sets = [self.cols, self.structure(k)[1]]
         if self.col_score.any():
-            sets.append(np.union1d(self.anchors.label_cols, self.cols[_relevant(self.col_score)]))
+            labels = np.union1d(self.anchors.label_cols, self._matched_cols())
+            sets.append(np.union1d(labels, self.cols[_relevant(self.col_score)]))
         return [cols for i, cols in enumerate(sets) if i == 0 or len(cols) < len(sets[i - 1])]
+
+    def _matched_cols(self) -> Ints:
+        """The columns that make the best rows the best: a reader has to see why they are shown."""
+        score = np.where(np.isin(self.rows, self.anchors.header_rows), 0.0, self.row_score)
+        best = self.rows[(score >= 0.99 * score.max()) & (score > 0)]
+        shown = np.isin(self.sheet.row, best) & (self.text_score[self.sheet.text] > 0)
+        return np.unique(self.sheet.col[shown])
 
 
 def plan(sheet: Sheet, query: str) -> Plan:

@@ -149,3 +149,11 @@ def test_scattered_cells_cost_nothing_extra():
     sheet = sheet_of({(r * 11_000, r * 170): f"v{r}" for r in range(90)})
     found = compress_sheet(sheet, "v77", Budget(tokens=60), counter="minilm")
     assert found.kept.cells()[77 * 11_000, 77 * 170] == "v77"
+
+
+def test_the_columns_that_match_the_question_are_shown():
+    rows = [["Region", "Quarter", "Revenue", "Margin"]]
+    rows += [[f"Region {i % 7}", f"Q{i % 4 + 1} {2020 + i // 28}", 1000 + i * 13, (i % 17) / 17] for i in range(400)]
+    cells = {(r, c): str(value) for r, row in enumerate(rows) for c, value in enumerate(row)}
+    found = compress_sheet(sheet_of(cells), "Revenue of Region 3 in Q2 2024", Budget(tokens=120)).text
+    assert all(part in found for part in ("Region 3", "Q2 2024", "2677"))
