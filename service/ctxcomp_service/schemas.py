@@ -130,9 +130,7 @@ class StatsOut(BaseModel):
     method: str
     counter: str
     fallback: str | None = Field(description="Why the result is the input as it came; null where it is not.")
-    notes: list[str] = Field(
-        description="What a method that writes has to say, such as invented numbers and names."
-    )
+    notes: list[str] = Field(description="What a method that writes has to say, such as invented numbers and names.")
 
 
 class CompressResponse(BaseModel):
