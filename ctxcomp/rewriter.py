@@ -14,7 +14,6 @@ from ctxcomp.counting import CounterLike, TokenCounter, resolve_counter
 from ctxcomp.errors import ModelError
 from ctxcomp.fields import check_fields
 from ctxcomp.text.faithfulness import Claim, repaired, unsupported
-from ctxcomp.text.sentence_pruner import SentencePruner
 from ctxcomp.text.truncate import Truncate
 from ctxcomp.types import Budget, CompressedText, Passage, Request, Stats
 
@@ -78,6 +77,8 @@ class Rewriter(Compressor[CompressedText]):
     @property
     def extraction(self) -> Selector:
         """The extractor with this method's counter."""
+        from ctxcomp.text.sentence_pruner import SentencePruner  # only where something is extracted
+
         return replace(self.extractor or SentencePruner(), counter=self.counter)
 
     def compress_batch(self, requests: Sequence[Request]) -> list[CompressedText]:

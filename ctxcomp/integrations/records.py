@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 def stats_record(stats: Stats) -> Record:
     """The statistics of one compression, with ``keep``."""
-    return {**dataclasses.asdict(stats), "keep": stats.keep}
+    return {**dataclasses.asdict(stats), "notes": list(stats.notes), "keep": stats.keep}
 
 
 def passage_records(result: CompressedText) -> list[Record]:
