@@ -59,12 +59,13 @@ def _pack(text: str, tokens: int, counter: TokenCounter) -> Iterator[tuple[int, 
     sizes = _counts(text, spans, counter)
     start = end = used = 0
     for (a, b), size in zip(spans.tolist(), sizes.tolist(), strict=True):
-        # One for the space or line break between two units.
-        if used and used + size + 1 > tokens:
+        # One for the space or line break between two units; longer gaps may also be cut otherwise beside words.
+        gap = 1 if a - end <= 1 else counter.count(text[end:a]) + 1
+        if used and used + size + gap > tokens:
             yield start, end
             used = 0
         start = a if not used else start
-        end, used = b, used + size + bool(used)
+        end, used = b, used + size + (gap if used else 0)
     if used:
         yield start, end
 

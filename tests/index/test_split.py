@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctxcomp import InputError, Passage, resolve_counter
@@ -31,6 +31,7 @@ def test_what_is_short_stays_and_what_is_blank_goes():
     assert list(split([short, Passage(" \n "), Passage("")], 9, words)) == [short]
 
 
+@example(["A b c d e f g h.", "\n\n", "\n\n", "\n\n", "北京。"])
 @given(
     st.lists(
         st.sampled_from(["One two.", "A b c d e f g h.", "北京。", "x" * 30, "\n\n", "- item", "|a|b|\n"]), max_size=30
