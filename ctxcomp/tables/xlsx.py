@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any, Literal
@@ -19,6 +22,11 @@ Formulas = Literal["values", "formulas", "both"]
 
 SPARSE_PLACES = 5_000_000
 """Places that openpyxl may step over: it visits the empty ones before a row's last cell, and empty rows."""
+_STUMBLES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, SyntaxError,
+    RecursionError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What damaged files make the two libraries raise; out of memory is none of it. XML's errors are SyntaxErrors."""
 DENSE_PLACES = 20_000_000
 """Places of a sheet's rectangle that calamine may hold: it stores the empty ones too."""
 
@@ -47,7 +55,7 @@ def read_styled(data: bytes, name: str, package: Package, formulas: Formulas) ->
             ]
         except CtxcompError:
             raise
-        except Exception as error:  # whatever a damaged file makes the library stumble over
+        except (*_STUMBLES, openpyxl.utils.exceptions.InvalidFileException) as error:
             raise InputError(f"{name}: damaged: openpyxl says {type(error).__name__}: {error!s:.200}") from error
 
 
@@ -112,9 +120,12 @@ def read_values(data: bytes, name: str, package: Package) -> list[Sheet]:
             for title in book.sheet_names
             if kinds[title] == calamine.SheetTypeEnum.WorkSheet
         ]
-    except (KeyboardInterrupt, SystemExit, CtxcompError):
+    except CtxcompError:
         raise
-    except BaseException as error:  # a panic in Rust is no Exception
+    except BaseException as error:
+        # A panic in Rust is no Exception, and its class can be imported from nowhere.
+        if not isinstance(error, (calamine.CalamineError, *_STUMBLES)) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(f"{name}: damaged: calamine says {type(error).__name__}: {error!s:.200}") from error
 
 
