@@ -5,8 +5,9 @@ Names are imported when they are first used: importing this package brings neith
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ctxcomp.optional import lazily
 
 if TYPE_CHECKING:
     from ctxcomp.visual.adapters import families
@@ -51,12 +52,4 @@ _HOMES = {
     "settle": "together",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOMES)
