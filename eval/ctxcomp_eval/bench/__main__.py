@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); three hours on 2 cores."""
+"""Every benchmark, one after the other: ``python -m ctxcomp_eval.bench`` (`make bench`); takes hours."""
 
 from __future__ import annotations
 
