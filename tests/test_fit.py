@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ctxcomp import Budget, BudgetError, InputError, Passage, Selector, load, resolve_counter
-from ctxcomp.candidates import Candidates
+from ctxcomp import Budget, BudgetError, InputError, Passage, Request, Selector, load, resolve_counter
+from ctxcomp.candidates import Candidates, candidates
+from ctxcomp.fit import FitOptions
+from ctxcomp.render import render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +174,10 @@ def test_scores_that_are_not_finite_name_the_method(bad):
 
     with pytest.raises(ModelError, match="broken"):
         Broken(counter=words).compress("", [ONE], Budget(tokens=4))
+
+
+@pytest.mark.parametrize(("text", "dropped", "said"), [("20年5月", "年月", "20 5"), ("語と文", "と", "語文")])
+def test_what_was_apart_does_not_become_one_number(text, dropped, said):
+    units = candidates(Request("", (Passage(text),), Budget(keep=1)), "word")
+    kept = np.array([unit not in dropped for unit in units.texts])
+    assert render(units, kept, FitOptions()).text == said

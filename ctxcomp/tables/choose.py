@@ -53,11 +53,12 @@ class Plan:
         )
 
     def column_sets(self, k: int) -> list[Ints]:
-        """Ever fewer columns: all; those of the structure; those of labels and of the question."""
+        """Ever fewer columns: all; those of the structure; those of labels and, if it names values, of the question."""
         sets = [self.cols, self.structure(k)[1]]
-        if self.col_score.any():
-            labels = np.union1d(self.anchors.label_cols, self._matched_cols())
-            sets.append(np.union1d(labels, self.cols[_relevant(self.col_score)]))
+        labels = np.union1d(self.anchors.label_cols, self._matched_cols())
+        named = np.union1d(labels, self.cols[_relevant(self.col_score)])
+        if len(named) > len(labels):
+            sets.append(named)
         return [cols for i, cols in enumerate(sets) if i == 0 or len(cols) < len(sets[i - 1])]
 
     def _matched_cols(self) -> Ints:

@@ -31,10 +31,11 @@ class Handler(BaseHTTPRequestHandler):
             server.most_busy = max(server.most_busy, server.busy)
             act = server.script.pop(0) if server.script else server.default
         try:
-            self.reply(*act(body))
-        finally:
+            answer = act(body)
+        finally:  # before the answer is out: a client that has it may ask again
             with server.lock:
                 server.busy -= 1
+        self.reply(*answer)
 
     def reply(self, status, payload, headers=()):
         self.send_response(status)
