@@ -35,6 +35,7 @@ train: $(VENV)/.dev  ## make the default weights again, about three hours on 2 c
 	cp runs/token_head/best.safetensors ctxcomp/weights/token_head.safetensors
 	cp runs/pruner/dense/last.safetensors ctxcomp/weights/sentence_pruner.safetensors
 	$(TRAIN).train_fusion --head runs/pruner/dense/last.safetensors
+	$(TRAIN).train_second_look --head runs/pruner/dense/last.safetensors
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ctxcomp.candidates import Candidates
 from ctxcomp.counting import TokenCounter
+from ctxcomp.cutting import LEAST, Cut, Worth
 from ctxcomp.errors import BudgetError, InputError
 from ctxcomp.render import Layout, assemble_bodies, header_of, render, spans_of
 from ctxcomp.types import Span
@@ -38,6 +39,8 @@ PROTECT_PATTERNS = {
 
 RECOUNT_TOKENS = 200_000
 """The search for further units that fit ends when this many tokens, or six budgets, were counted (about 0.1 s)."""
+CUTS = 4
+"""Times that a part of a unit gets less room because separators and headers took more."""
 UNITS_PER_TOKEN = 64
 """A trial looks at every unit; looking at this many takes about as long as counting one token."""
 
@@ -57,6 +60,8 @@ class FitOptions(Layout):
     protect: regular expressions, or "digits", "quotes", "names", "negations"; a unit that holds a match is kept,
         whatever its score. So is one that overlaps a ``[start, end]`` pair of ``Passage.metadata["protect"]``.
     fill: after the first unit that does not fit, go on with later ones that do.
+    cut: the first unit that does not fit is cut to what does, where that part is worth more than later units that
+        would fill the room: its score times the share of its tokens.
     """
 
     allocate: Literal["global", "passage"] = "global"
@@ -66,6 +71,7 @@ class FitOptions(Layout):
     cap_tokens: int | None = None
     protect: tuple[str, ...] = ()
     fill: bool = True
+    cut: bool = False
 
     def __post_init__(self) -> None:
         Layout.__post_init__(self)
@@ -88,6 +94,10 @@ class FitOptions(Layout):
     def refine(self, units: Candidates, kept: Mask) -> Mask:
         """A last look at what was chosen; a method may drop units from it."""
         return kept
+
+    def focus(self, units: Candidates, i: int) -> Worth | None:
+        """Where a unit that is cut says most, float64 ``[its characters]``; None keeps its head."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,8 @@ def fit(
     forced = _protected(units, protection(options.protected_patterns))
     order = _order(units, scores, costs, forced, options, groups)
     kept, tokens = _Packing(units, costs, forced, order, budget_tokens, counter, options).settle()
+    if options.cut and (some := _cut_one(units, scores, order, forced, kept, budget_tokens, counter, options)):
+        return some
     if not kept.any() and budget_tokens > 0 and len(order):
         return _cut(units, int(order[0]), float(scores[order[0]]), budget_tokens, counter, options)
     refined = options.refine(units, kept.copy())
@@ -353,6 +365,40 @@ class _Packing:
         tokens = self.counter.count(render(self.units, self._mask(selected), self.options).text)
         self.counted += tokens + 1 + len(self.units) // UNITS_PER_TOKEN
         return tokens
+
+
+def _cut_one(
+    units: Candidates,
+    scores: NDArray[np.float64],
+    order: NDArray[np.int64],
+    forced: Mask,
+    kept: Mask,
+    budget: int,
+    counter: TokenCounter,
+    options: FitOptions,
+) -> Fitted | None:
+    """The units before the first that does not fit, and the best part of that one; None where that is worth less."""
+    missing = np.flatnonzero(~kept[order])
+    if not len(missing) or not Cut.suits(units, i := int(order[missing[0]])):
+        return None
+    base = kept.copy()
+    base[order[missing[0] :]] = forced[order[missing[0] :]]
+    room = budget - counter.count(render(units, base, options).text)
+    if room < LEAST:
+        return None
+    one = Cut(units, i, counter, options.focus(units, i))
+    others = float(scores[kept & ~base].clip(0).sum())
+    for _ in range(CUTS):
+        window = one.window(room)
+        if window[0] == window[1] or float(scores[i]) * one.share(window) <= others:
+            return None
+        parts, fresh, origin = one.split(window, base)
+        rendered = render(parts, fresh, options)
+        tokens = counter.count(rendered.text)
+        if tokens <= budget:
+            return Fitted(rendered.text, spans_of(parts, fresh, scores[origin]), rendered.passage_texts, tokens)
+        room -= tokens - budget
+    return None
 
 
 def _cut(units: Candidates, i: int, score: float, budget: int, counter: TokenCounter, options: FitOptions) -> Fitted:

@@ -14,7 +14,7 @@ LAYERS = [
     {"types", "fields", "counting", "loading", "blocks", "words", "sentences"},
     {"segment"},
     {"candidates"},
-    {"render"},
+    {"render", "cutting"},
     {"fit"},
     {"compressor", "encode"},
     {"text", "rewriter"},

@@ -17,15 +17,17 @@ from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.errors import InputError
+from ctxcomp.text.second_look import SECOND, SEVERAL, Seen, Vocabulary, second_signals, several_signals
 from ctxcomp.text.signals import (
     CHEAP,
     CROSS,
     STORED,
+    Look,
     Matrix,
-    cheap_signals,
     cross_signals,
     embed_passages,
     embed_queries,
+    look,
     stored_signals,
     unit_means,
 )
@@ -45,9 +47,17 @@ def stored() -> Any:
     return json.loads(FUSION.read_text(encoding="utf-8"))
 
 
-FusionName = Literal["stored", "cheap", "full"]
-SIGNALS: dict[FusionName, tuple[str, ...]] = {"stored": STORED, "cheap": CHEAP, "full": (*CHEAP, *CROSS)}
-"""What each linear model weighs."""
+FusionName = Literal["stored", "cheap", "full", "second", "several"]
+SIGNALS: dict[FusionName, tuple[str, ...]] = {
+    "stored": STORED,
+    "cheap": CHEAP,
+    "full": (*CHEAP, *CROSS),
+    "second": (*CHEAP, *CROSS, *SECOND),
+    "several": SEVERAL,
+}
+"""What each linear model weighs; the last one says whether a request needs several passages."""
+SELDOM = 0.02
+"""A question that is less likely to need several passages gets no second look."""
 
 
 @cache
@@ -67,6 +77,12 @@ def fused(name: FusionName, signals: Matrix) -> Scores:
     """Log-odds that a unit is needed, float64 ``[units]``."""
     weights, bias = fusion(name)
     return np.asarray(signals @ weights + bias, dtype=np.float64)
+
+
+def several_share(seen: Seen, words: Vocabulary) -> float:
+    """How likely a question needs several passages, in [0, 1]."""
+    weights, bias = fusion("several")
+    return float(_sigmoid(several_signals(seen, words) @ weights + bias))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +107,10 @@ class SentencePruner(EncoderOptions, Selector):
         passages lose the second one more easily (19 % of them on dev).
     reuse_embeddings: take ``Passage.embedding`` as the passage's vector, so that with an early exit the passages that
         are not read cost nothing; only right when the retriever's model is ``model``.
+    second_look: weigh the units once more with the best of them as evidence, for questions that need several passages:
+        "auto" by how likely the question is one of those, "always" or "never". Needs all passages to be read.
+    cut: the first sentence that does not fit is cut to the stretch whose tokens the cross-encoder would keep; False for
+        whole sentences only.
     min_score: the least probability that is kept. On nq20 0.003 keeps 98 % of the answers in 10 % of the tokens.
 
     Source
@@ -100,6 +120,8 @@ class SentencePruner(EncoderOptions, Selector):
     which a small cross-encoder forgets; labels in training were answers and supporting facts.
     """
 
+    cut: bool = True
+    second_look: Literal["auto", "always", "never"] = "auto"
     head: str | None = None
     cross_passages: int = 0
     cross_margin: float | None = None
@@ -129,8 +151,8 @@ class SentencePruner(EncoderOptions, Selector):
             return self._published(batch)
         asked = [units for units in batch if units.query.strip()]
         first = iter(self._first(asked))
-        signals = [next(first) if units.query.strip() else None for units in batch]
-        read = [self._read(units, s) for units, s in zip(batch, signals, strict=True)]
+        looks = [next(first) if units.query.strip() else None for units in batch]
+        read = [self._read(units, seen) for units, seen in zip(batch, looks, strict=True)]
         pairs = [(units.query, units.passages[p].text) for units, some in zip(batch, read, strict=True) for p in some]
         found = iter(self.pair_scorer().score(pairs))
         cross = [
@@ -138,16 +160,33 @@ class SentencePruner(EncoderOptions, Selector):
         ]
         if self.reuse_embeddings:
             self._add_similarity(batch, cross)
-        return [self._fused(units, s, own) for units, s, own in zip(batch, signals, cross, strict=True)]
+        fresh = [self._fused(units, one, own) for units, one, own in zip(batch, looks, cross, strict=True)]
+        self._look_again(batch, looks, cross, fresh)
+        return fresh
 
-    def _first(self, asked: Sequence[Candidates]) -> list[Matrix]:
+    def focus(self, units: Candidates, i: int) -> Scores | None:
+        """The keep logit of each character's token."""
+        p, start, end = int(units.passage[i]), int(units.start[i]), int(units.end[i])
+        if not units.query.strip():
+            return None
+        found = self.pair_scorer().score([(units.query, units.passages[p].text)])[0]
+        if found.keep is None or not len(found.keep):
+            return None
+        worth = np.full(len(units.passages[p].text), float(found.keep.mean()))
+        for (a, b), value in zip(found.offsets.tolist(), found.keep.tolist(), strict=True):
+            worth[a:b] = value
+        return worth[start:end]
+
+    def _first(self, asked: Sequence[Candidates]) -> list[Look]:
         """What is known of each request before passages are read with the query: ``SIGNALS[self._stage]``."""
         encoder = self.load_encoder("none")
         if not self.reuse_embeddings:
-            return cheap_signals(asked, encoder) if asked else []
+            return look(asked, encoder) if asked else []
         queries = embed_queries(asked, encoder)
+        vectors = [self._vectors(units, encoder.hidden_size) for units in asked]
         return [
-            stored_signals(units, queries[units.query], self._vectors(units, encoder.hidden_size)) for units in asked
+            Look(stored_signals(units, queries[units.query], own), own, own[:0])
+            for units, own in zip(asked, vectors, strict=True)
         ]
 
     def _vectors(self, units: Candidates, dimension: int) -> NDArray[np.float32]:
@@ -157,13 +196,13 @@ class SentencePruner(EncoderOptions, Selector):
     def _stage(self) -> FusionName:
         return "stored" if self.reuse_embeddings else "cheap"
 
-    def _read(self, units: Candidates, signals: Matrix | None) -> list[int]:
+    def _read(self, units: Candidates, seen: Look | None) -> list[int]:
         """The passages that the cross-encoder reads."""
         count = len(units.passages)
-        if signals is None:
+        if seen is None:
             return list(range(count))
         best = np.full(count, -np.inf)
-        np.maximum.at(best, units.passage, fused(self._stage, signals))
+        np.maximum.at(best, units.passage, fused(self._stage, seen.signals))
         order = np.argsort(-best, kind="stable")[: self.cross_passages or count]
         if self.cross_margin is not None:
             order = order[best[order] >= best.max() - self.cross_margin]
@@ -180,14 +219,40 @@ class SentencePruner(EncoderOptions, Selector):
                 similarity = embedded.units[units.passages[p].text] @ queries[units.query]
                 own[p] = np.concatenate([similarity[:, None], signals], axis=1)
 
-    def _fused(self, units: Candidates, signals: Matrix | None, cross: dict[int, Matrix]) -> Scores:
-        if signals is None:
+    def _fused(self, units: Candidates, seen: Look | None, cross: dict[int, Matrix]) -> Scores:
+        if seen is None:
             return _sigmoid(np.concatenate([cross[p][:, CROSS.index("keep")] for p in range(len(units.passages))]))
-        logits = fused(self._stage, signals)
+        logits = fused(self._stage, seen.signals)
         for p, own in cross.items():
             mine = units.units_of(p)
-            logits[mine] = fused("full", np.concatenate([signals[mine], own], axis=1))
+            logits[mine] = fused("full", np.concatenate([seen.signals[mine], own], axis=1))
         return probabilities(logits, stored()["probability"])
+
+    def _look_again(
+        self,
+        batch: Sequence[Candidates],
+        looks: Sequence[Look | None],
+        cross: Sequence[dict[int, Matrix]],
+        scores: list[Scores],
+    ) -> None:
+        """Mix in what the second look says, by how likely each question needs several passages."""
+        if self.second_look == "never" or self.reuse_embeddings:
+            return
+        again: list[tuple[int, float, Matrix, Seen, Vocabulary]] = []
+        for n, (units, one, own) in enumerate(zip(batch, looks, cross, strict=True)):
+            if one is not None and 1 < len(units.passages) == len(own):
+                signals = np.concatenate([one.signals, np.concatenate([own[p] for p in sorted(own)])], axis=1)
+                seen, words = Seen(units, fused("full", signals), one.passages, one.parts), Vocabulary(units)
+                several = 1.0 if self.second_look == "always" else several_share(seen, words)
+                if several >= SELDOM:
+                    again.append((n, several, signals, seen, words))
+        texts = [f"{seen.units.query} {seen.units.texts[i]}" for *_, seen, _ in again for i in seen.evidence()]
+        hops = iter(self.load_encoder("none").embed(texts) if texts else ())
+        for n, several, signals, seen, words in again:
+            linked = second_signals(seen, words, np.stack([next(hops) for _ in seen.evidence()]))
+            logits = fused("second", np.concatenate([signals, linked], axis=1))
+            second = probabilities(logits, stored()["probability_second"])
+            scores[n] = (1 - several) * scores[n] + several * second
 
     def _published(self, batch: Sequence[Candidates]) -> list[Scores]:
         """The mean keep probability of each unit's tokens; where a model only ranks, its score of the unit itself."""

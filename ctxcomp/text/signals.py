@@ -54,21 +54,42 @@ def embed_passages(wanted: Iterable[tuple[Candidates, int]], encoder: Encoder) -
     return Embedded(dict(zip(ranges, whole, strict=True)), dict(zip(ranges, parts, strict=True)))
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one pass over queries and passages, each alone, says of a request.
+
+    Parameters
+    ----------
+    signals: float64 ``[units, len(CHEAP)]``.
+    passages, parts: unit vectors of its passages ``[passages, hidden]`` and units ``[units, hidden]``.
+    """
+
+    signals: Matrix
+    passages: Vectors
+    parts: Vectors
+
+
 def cheap_signals(batch: Sequence[Candidates], encoder: Encoder) -> list[Matrix]:
-    """Per request float64 ``[units, len(CHEAP)]``, from one pass of the encoder over passages and queries.
+    """Per request float64 ``[units, len(CHEAP)]``, as of ``look``."""
+    return [one.signals for one in look(batch, encoder)]
+
+
+def look(batch: Sequence[Candidates], encoder: Encoder) -> list[Look]:
+    """What each request's units are worth by one pass of the encoder over passages and queries.
 
     Similarities are cosines in [-1, 1]; overlaps the share in [0, 1] of the query's words, weighted by how rare they
     are among the request's passages, that the text holds; the retriever's score is standardised within the request.
     """
     queries = embed_queries(batch, encoder)
     embedded = embed_passages(((units, p) for units in batch for p in range(len(units.passages))), encoder)
-    signals = []
+    found = []
     for units in batch:
         query, texts = queries[units.query], [passage.text for passage in units.passages]
-        first = stored_signals(units, query, np.stack([embedded.whole[text] for text in texts]))
-        similarity = np.concatenate([embedded.units[text] @ query for text in texts])
-        signals.append(np.concatenate([first, similarity[:, None]], axis=1))
-    return signals
+        passages = np.stack([embedded.whole[text] for text in texts])
+        parts = np.concatenate([embedded.units[text] for text in texts])
+        signals = np.concatenate([stored_signals(units, query, passages), (parts @ query)[:, None]], axis=1)
+        found.append(Look(signals, passages, parts))
+    return found
 
 
 def stored_signals(units: Candidates, query: Vectors, passages: Vectors) -> Matrix:

@@ -87,32 +87,42 @@ def measure(groups: Sequence[Group], head: Path, seed: int) -> list[Labelled]:
     return found
 
 
-def fit(data: Sequence[Labelled], columns: Sequence[int]) -> tuple[Matrix, float]:
-    """Weights ``[columns]`` by the listwise loss, scaled and shifted to log-odds."""
+def fit(
+    data: Sequence[Labelled], columns: Sequence[int], counts: NDArray[np.float64] | None = None
+) -> tuple[Matrix, float]:
+    """Weights ``[columns]`` by the listwise loss, scaled and shifted to log-odds.
+
+    Parameters
+    ----------
+    counts: how much each question counts, ``[questions]``; None for all alike.
+    """
+    counts = np.ones(len(data)) if counts is None else counts
     every = np.concatenate([one.signals[:, columns] for one in data])
     mean, deviation = every.mean(axis=0), every.std(axis=0) + 1e-9
     lists = [
-        (torch.from_numpy((one.signals[:, columns] - mean) / deviation), torch.from_numpy(one.target))
-        for one in data
+        (torch.from_numpy((one.signals[:, columns] - mean) / deviation), torch.from_numpy(one.target), float(count))
+        for one, count in zip(data, counts, strict=True)
         if (one.target == 1).any()
     ]
+    all_counts = sum(count for *_, count in lists)
     weights = torch.zeros(len(columns), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         total = PENALTY * (weights**2).sum()
-        for x, target in lists:
+        for x, target, count in lists:
             z = x @ weights
             margin = torch.logsumexp(z[target == 0], 0) - z[target == 1]
-            total = total + torch.nn.functional.softplus(margin).mean() / len(lists)
+            total = total + torch.nn.functional.softplus(margin).mean() * (count / all_counts)
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     scaled = weights.detach().numpy() / deviation
     logits = np.concatenate([one.signals[:, columns] @ scaled for one in data])
-    (scale,), bias = logistic(logits[:, None], targets(data))
+    each = np.repeat(counts, [len(one.target) for one in data])
+    (scale,), bias = logistic(logits[:, None], targets(data), each)
     return scaled * scale, bias
 
 

@@ -44,7 +44,7 @@ def test_a_threshold_drops_irrelevant_passages_and_may_leave_nothing():
 
 
 def test_scores_are_the_fusion_of_the_documented_signals():
-    method = load("sentence_pruner")
+    method = load("sentence_pruner", second_look="never")
     units = candidates(Request(QUERY, tuple(PASSAGES), Budget(keep=1)), "sentence")
     (cheap,) = cheap_signals([units], method.load_encoder("none"))
     scored = load_pair_scorer("minilm", head=str(DEFAULT_HEAD)).score([(QUERY, p.text) for p in PASSAGES])
@@ -57,9 +57,9 @@ def test_scores_are_the_fusion_of_the_documented_signals():
 
 def test_only_the_best_passages_are_read_with_the_query():
     units = candidates(Request(QUERY, tuple(PASSAGES), Budget(keep=1)), "sentence")
-    whole, one = (load("sentence_pruner", cross_passages=n).score([units])[0] for n in (0, 1))
+    whole, one = (load("sentence_pruner", cross_passages=n, second_look="never").score([units])[0] for n in (0, 1))
     (cheap,) = cheap_signals([units], load("sentence_pruner").load_encoder("none"))
-    assert load("sentence_pruner", cross_passages=3).score([units])[0] == pytest.approx(whole)
+    assert load("sentence_pruner", cross_passages=3, second_look="never").score([units])[0] == pytest.approx(whole)
     read = units.passage == 1
     assert one[read] == pytest.approx(whole[read])  # the best unit is among them, so margins are the same
     logits = fused("cheap", cheap)
@@ -71,7 +71,7 @@ def test_only_the_best_passages_are_read_with_the_query():
 
 def test_plainly_irrelevant_passages_are_not_read_with_the_query():
     units = candidates(Request(QUERY, tuple(PASSAGES), Budget(keep=1)), "sentence")
-    whole = load("sentence_pruner").score([units])[0]
+    whole = load("sentence_pruner", second_look="never").score([units])[0]
     (cheap,) = cheap_signals([units], load("sentence_pruner").load_encoder("none"))
     logits = fused("cheap", cheap)
     best = np.array([logits[units.passage == p].max() for p in range(3)])
