@@ -24,7 +24,9 @@ from ctxcomp.optional import require
 from ctxcomp.registry import DEFAULT_METHOD, LATENT_METHODS, load, methods
 from ctxcomp.types import Budget, CompressedText
 from ctxcomp.version import __version__
+from ctxcomp.visual.pages import SUFFIXES
 
+PAGE_METHOD = "globalcom2"
 PROGRESS_DELAY_SECONDS = 1.0
 MESSAGE_CHARACTERS = 1000
 
@@ -84,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "paths",
         nargs="+",
         metavar="PATH",
-        help=".txt, .md, .jsonl, .xlsx, .csv, .tsv, a folder of texts, or - for standard input",
+        help=".txt, .md, .jsonl, .xlsx, .csv, .tsv, a folder of texts, or - for standard input; "
+        "or page images (.png, .jpg, .tiff ...) with --model",
     )
     compress.add_argument("-q", "--query", default="", help="what the context is for")
     budget = compress.add_mutually_exclusive_group(required=True)
@@ -92,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--keep", type=float, metavar="F", help="keep at most this share of the tokens, in (0, 1]")
     compress.add_argument(
         "--method",
-        help=f"one of `ctxcomp list`, or several joined by + (default: {DEFAULT_METHOD}; sheets for spreadsheets)",
+        help=f"one of `ctxcomp list`, or several joined by + (default: {DEFAULT_METHOD}; sheets for spreadsheets; "
+        f"of pages {PAGE_METHOD}, or another one of ctxcomp/visual/README.md)",
     )
     compress.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="configure the method; may be repeated"
@@ -111,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="how to read the input (default: by name)",
     )
+    compress.add_argument("--model", metavar="PATH", help="the vision-language checkpoint that page images are for")
+    compress.add_argument("--pictures", metavar="FOLDER", help="where to draw what is kept of each page image")
+    compress.add_argument("--measure", action="store_true", help="time the prefill of the pages, whole and pruned")
     compress.set_defaults(run=_compress)
 
     # Its options are its own: a sign that no argument begins with makes all of them positional here.
@@ -161,6 +168,11 @@ def _compress(arguments: argparse.Namespace) -> int:
             f"{arguments.method} needs a local generator and makes vectors for it, and this command prints text: use "
             f"load({arguments.method!r}, generator=..., weights=...) from Python, or a text method, {DEFAULT_METHOD!r}"
         )
+    if arguments.input_format == "auto" and any(path.lower().endswith(SUFFIXES) for path in arguments.paths):
+        return _pages(arguments, budget, fields)
+    for option in ("model", "pictures", "measure"):
+        if getattr(arguments, option):
+            raise InputError(f"--{option} is for page images ({', '.join(SUFFIXES)}), and there are none")
     sources = read_sources(arguments.paths, arguments.input_format)
     default = "sheets" if any(source.is_sheet for source in sources) else DEFAULT_METHOD
     compressor = load(arguments.method or default, **fields)
@@ -173,6 +185,27 @@ def _compress(arguments: argparse.Namespace) -> int:
     else:
         write_out(result.text if arguments.format == "text" else _highlighted(result, sources))
         _to_stderr(str(result.stats))
+    return 0
+
+
+def _pages(arguments: argparse.Namespace, budget: Budget, fields: dict[str, Any]) -> int:
+    others = [path for path in arguments.paths if not path.lower().endswith(SUFFIXES)]
+    if others:
+        raise InputError(f"{others[0]} is no page image: compress texts and pages apart (`settle` shares one budget)")
+    if arguments.model is None:
+        raise InputError("page images need --model, the vision-language checkpoint that they are for")
+    if arguments.tokenizer is not None or arguments.format == "highlight":
+        raise InputError("pages are counted in visual tokens and shown by --pictures: no --tokenizer, no highlight")
+    for package in ("torch", "transformers", "PIL"):
+        require(package, extra="vision")
+    from ctxcomp.visual.command import compress_files
+
+    with progress("compressing"):
+        text = compress_files(
+            arguments.paths, arguments.query, budget, arguments.model, arguments.method or PAGE_METHOD, fields,
+            pictures=arguments.pictures, measure=arguments.measure, as_json=arguments.format == "json",
+        )  # fmt: skip
+    write_out(text, "backslashreplace")
     return 0
 
 

@@ -33,7 +33,7 @@ MINILM = "minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2, as published."""
 
-SMALL_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/*", "*.safetensors"]
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "1_Pooling/*", "*.safetensors"]
 
 
 OFFSET_FAMILIES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ctxcomp.errors import BudgetError, InputError
 
@@ -199,6 +199,12 @@ class CompressedVision(Compressed):
     indices: int64 ``[n]``, their places among the prompt's visual tokens, rising.
     pages: int64 ``[n]``, the page of each, counted from 0.
     tokens_in, tokens_out: visual tokens of each page, before and after.
+    deeper: what goes into later layers (DeepStack), each ``[n, hidden]``.
+    generator: the model they are for, as ``name@fingerprint``.
+    sizes: width and height of each page in pixels, by which its place in another prompt is laid out; () for pages that
+        were pruned within a prompt of the caller's own.
+    positions: "original" or "contiguous", see ``VisualPruner``.
+    prompt: the rendered prompt that they were pruned in and its tensors, which serve again where the same is asked.
     """
 
     features: Any
@@ -206,6 +212,11 @@ class CompressedVision(Compressed):
     pages: Any
     tokens_in: tuple[int, ...]
     tokens_out: tuple[int, ...]
+    deeper: tuple[Any, ...] = ()
+    generator: str = ""
+    sizes: tuple[tuple[int, int], ...] = ()
+    positions: Literal["original", "contiguous"] = "original"
+    prompt: tuple[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -228,6 +239,6 @@ class CompressedLatents(Compressed):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CompressedMixed(Compressed):
-    """A context of several kinds, in the order of the prompt: what is kept as text, and what as vectors."""
+    """A context of several kinds, in the order of the prompt: text, and either vectors or pages."""
 
-    parts: tuple[CompressedText | CompressedLatents, ...]
+    parts: tuple[CompressedText | CompressedLatents | CompressedVision, ...]

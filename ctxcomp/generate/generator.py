@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from ctxcomp.errors import InputError, ModelError
 from ctxcomp.generate.drawing import processors
 from ctxcomp.generate.load import find, load_model, load_tokenizer, quantize_weights
-from ctxcomp.generate.prompts import Context, Message, Prompts, latent_parts, source_texts
+from ctxcomp.generate.prompts import Context, Message, Prompts, latent_parts, page_parts, source_texts
 from ctxcomp.generate.results import Generated, Stream
 from ctxcomp.generate.sampling import Sampling
 from ctxcomp.generate.speculative import CopyDrafter, copy_decode
@@ -23,10 +24,22 @@ from ctxcomp.generate.usage import Usage, kv_bytes, weight_bytes
 from ctxcomp.generate.writing import Watch, Writer
 from ctxcomp.types import Passage
 
+if TYPE_CHECKING:
+    from ctxcomp.visual.asking import PagePrompt
+
 Vectors = tuple[list[int], list[NDArray[Any]]]
 """Places in a prompt, and the vectors that stand there: ``[n, hidden]`` arrays whose rows are as many as the places."""
 Copy = bool | Sequence[Passage] | Sequence[str]
 """Whether to draft from what the answer may quote: the prompt, the documents behind it, and those given here."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt: its token ids, and what stands there besides them."""
+
+    ids: list[int]
+    vectors: Vectors
+    pages: PagePrompt | None = None
 
 
 class Generator:
@@ -34,21 +47,24 @@ class Generator:
 
     Parameters
     ----------
-    model: a causal language model of transformers, in evaluation mode on its device.
+    model: a causal language model of transformers, or a vision-language one of ``ctxcomp.visual.families()``, in
+        evaluation mode on its device.
     tokenizer: the model's tokenizer.
     kv: how the KV cache is compressed, a policy such as "kivi4" or "snapkv(keep=0.5)+kivi4"; None keeps it whole.
+    processor: of a vision-language model, for contexts with pages.
 
     Raises
     ------
-    ModelError: the model is no decoder-only language model.
+    ModelError: the model is no decoder-only language model, or with a processor none that pages can be shown to.
     InputError: there is no such policy.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, kv: Any = None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, kv: Any = None, processor: Any = None) -> None:
         if model.config.is_encoder_decoder or not model.can_generate():
             raise ModelError(f"{type(model).__name__} is no decoder-only language model")
-        self.model, self.tokenizer, self.kv = model, tokenizer, kv
-        self.prompts = Prompts(tokenizer)
+        self.model, self.tokenizer, self.kv, self.processor = model, tokenizer, kv, processor
+        self.prompts = Prompts(tokenizer, processor)
+        language = model if processor is None else _language(model)
         self._lock = threading.Lock()
         ends = model.generation_config.eos_token_id
         own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
@@ -58,7 +74,7 @@ class Generator:
         if kv is not None:
             from ctxcomp.generate.cache import install
 
-            install(model)
+            install(language)
             self.new_cache()
 
     @classmethod
@@ -77,9 +93,12 @@ class Generator:
     ) -> Generator:
         """A generator from a checkpoint directory or a hub id in the local cache; quantized checkpoints stay small.
 
+        A vision-language checkpoint of ``ctxcomp.visual.families()`` comes with its processor.
+
         Parameters
         ----------
-        weights: quantize the weights with this method ("rtn", "awq", "gptq", ...); None takes them as they are.
+        weights: quantize the weights with this method ("rtn", "awq", "gptq", ...); None takes them as they are, and is
+            all there is for vision-language models.
         kv: as for ``Generator``.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: of what is not quantized; None takes the checkpoint's own.
@@ -94,8 +113,24 @@ class Generator:
         """
         if weights is None and quantization:
             raise InputError(f"{', '.join(quantization)} configure quantization: name a method with weights=")
+        from ctxcomp.visual.adapters import families
+        from ctxcomp.visual.loading import load_seeing, seeing_kind
+
         place = find(path, revision=revision, allow_download=allow_download)
-        model, tokenizer = load_model(place, dtype=dtype, device=device), load_tokenizer(place)
+        kind = seeing_kind(place)
+        if kind in families():
+            if weights is not None:
+                raise InputError(f"weights={weights!r} is for language models: a vision-language one stays as it is")
+            model, processor = load_seeing(place, dtype=dtype, device=device)
+            return cls(model, processor.tokenizer, kv=kv, processor=processor)
+        try:
+            model, tokenizer = load_model(place, dtype=dtype, device=device), load_tokenizer(place)
+        except ModelError as error:
+            if kind is None:
+                raise
+            raise ModelError(
+                f"{place} holds a {kind!r} model: of vision-language models there are {', '.join(families())}"
+            ) from error
         if weights is not None:
             quantize_weights(model, tokenizer, weights, calibration, quantization)
         return cls(model, tokenizer, kv=kv)
@@ -128,8 +163,8 @@ class Generator:
         Parameters
         ----------
         query: the question.
-        context: a ``CompressedText``, a text, or passages; or vectors made for this model, ``CompressedLatents`` and
-            ``CompressedMixed``; none asks the model alone.
+        context: a ``CompressedText``, a text, or passages; or what was made for this model, ``CompressedLatents``,
+            ``CompressedVision`` and ``CompressedMixed``; none asks the model alone.
         instruction: a system message.
         copy: draft from the prompt and from the documents behind a ``CompressedText``, or also from these texts;
             the answer is the same, in fewer model calls.
@@ -137,25 +172,33 @@ class Generator:
 
         Raises
         ------
-        InputError: an argument is wrong, the prompt is longer than the model's window, or the vectors are for another
-            model.
+        InputError: an argument is wrong, the prompt is longer than the model's window, or vectors or pages are for
+            another model.
         """
-        prompt, vectors = self._asked(query, context, instruction)
-        options = Sampling.of(sampling)
-        return self.complete([prompt], options, sources=_sources(copy, context), vectors=[vectors])[0]
+        asked = self._asked(query, context, instruction)
+        return self._answer(asked, Sampling.of(sampling), _sources(copy, context))
 
     def stream(
         self, query: str, context: Context = "", *, instruction: str = "", copy: Copy = False, **sampling: Any
     ) -> Stream:
         """Answer one question piece by piece; parameters and errors as for ``generate``."""
-        prompt, vectors = self._asked(query, context, instruction)
+        asked = self._asked(query, context, instruction)
         options, sources = Sampling.of(sampling), _sources(copy, context)
-        self.check(prompt)
-        return Stream(
-            lambda on_text, cancelled: self.complete(
-                [prompt], options, sources=sources, on_text=on_text, cancelled=cancelled, vectors=[vectors]
-            )[0]
-        )
+        self.check(asked.ids, asked.pages)
+        return Stream(lambda on_text, cancelled: self._answer(asked, options, sources, on_text, cancelled))
+
+    def _answer(
+        self,
+        asked: Asked,
+        options: Sampling,
+        sources: Sequence[str] | None,
+        on_text: Callable[[str], None] | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Generated:
+        return self.complete(
+            [asked.ids], options, sources=sources, on_text=on_text, cancelled=cancelled, vectors=[asked.vectors],
+            pages=asked.pages,
+        )[0]  # fmt: skip
 
     def chat(self, messages: Sequence[Message], *, copy: Copy = False, **sampling: Any) -> Generated:
         """Answer a chat; parameters and errors as for ``generate``."""
@@ -165,26 +208,31 @@ class Generator:
     def generate_batch(
         self, requests: Sequence[tuple[str, Context]], *, instruction: str = "", copy: Copy = False, **sampling: Any
     ) -> list[Generated]:
-        """Answer several questions, each with its context, in one batch (with ``copy``, one after the other)."""
+        """Answer several questions, each with its context, in one batch (with ``copy`` or pages one by one)."""
         options = Sampling.of(sampling)
         asked = [self._asked(query, context, instruction) for query, context in requests]
-        prompts = [prompt for prompt, _ in asked]
-        if copy is False:
-            return self.complete(prompts, options, vectors=[vectors for _, vectors in asked]) if prompts else []
+        if copy is False and not any(one.pages for one in asked):
+            prompts, vectors = [one.ids for one in asked], [one.vectors for one in asked]
+            return self.complete(prompts, options, vectors=vectors) if prompts else []
         sources = [_sources(copy, context) for _, context in requests]
-        return [self.complete([p], options, sources=s)[0] for p, s in zip(prompts, sources, strict=True)]
+        return [self._answer(one, options, texts) for one, texts in zip(asked, sources, strict=True)]
 
-    def _asked(self, query: str, context: Context, instruction: str) -> tuple[list[int], Vectors]:
-        """Token ids of a prompt and the vectors that stand in it."""
+    def _asked(self, query: str, context: Context, instruction: str) -> Asked:
+        """A prompt, with the vectors or the pages that stand in it."""
         parts = latent_parts(context)
+        if page_parts(context):
+            from ctxcomp.visual.asking import page_prompt
+
+            prompted = page_prompt(self, query, context, instruction)
+            return Asked(prompted.ids, ([], []), prompted)
         if parts:
             from ctxcomp.latent.binding import check_latents
 
             check_latents(parts, self)
         ids, places = self.prompts.prompt(query, context, instruction)
-        return ids, (places, [part.vectors for part in parts])
+        return Asked(ids, (places, [part.vectors for part in parts]))
 
-    def check(self, prompt: Sequence[int]) -> None:
+    def check(self, prompt: Sequence[int], pages: PagePrompt | None = None) -> None:
         """Whether a prompt can be answered.
 
         Raises
@@ -193,10 +241,17 @@ class Generator:
         """
         if not prompt:
             raise InputError("the prompt has no token")
-        if self.window is not None and len(prompt) >= self.window:
+        reach = pages.reach if pages else 0
+        if self.window is None or max(len(prompt), reach) < self.window:
+            return
+        if len(prompt) < self.window:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens and the model's window {self.window}: compress the context more"
+                f"the {len(prompt)} tokens of the prompt stand at positions up to {reach} of the whole pages, beyond "
+                f"the model's window of {self.window}: prune with positions='contiguous'"
             )
+        raise InputError(
+            f"the prompt has {len(prompt)} tokens and the model's window {self.window}: compress the context more"
+        )
 
     def complete(
         self,
@@ -208,6 +263,7 @@ class Generator:
         cancelled: threading.Event | None = None,
         cache: Any = None,
         vectors: Sequence[Vectors] = (),
+        pages: PagePrompt | None = None,
     ) -> list[Generated]:
         """Continue prompts of token ids.
 
@@ -219,22 +275,24 @@ class Generator:
         cancelled: ends the answer early once it is set.
         cache: holds the first tokens of the one prompt already, and is written to; None begins with an empty one.
         vectors: for each prompt what stands in place of its tokens' embeddings; () for none anywhere.
+        pages: what the one prompt holds of pages.
 
         Raises
         ------
         InputError: a prompt cannot be answered, or an argument is for one prompt only.
         """
-        if len(prompts) != 1 and any(given is not None for given in (sources, on_text, cache)):
-            raise InputError(f"copying, streaming and caches are for one prompt at a time, got {len(prompts)}")
+        if len(prompts) != 1 and any(given is not None for given in (sources, on_text, cache, pages)):
+            raise InputError(f"copying, streaming, caches and pages are for one prompt at a time, got {len(prompts)}")
         inserted = any(places for places, _ in vectors)
-        if inserted and (sources is not None or cache is not None):
-            raise InputError("vectors in a context cannot be copied from nor lie in a cache: use copy=False")
+        if (inserted or pages) and (sources is not None or cache is not None):
+            raise InputError("vectors and pages in a context cannot be copied from nor lie in a cache: use copy=False")
         for prompt in prompts:
-            self.check(prompt)
+            self.check(prompt, pages)
         writers = [Writer(self._decode, self._ends, sampling.stop, on_text) for _ in prompts]
         with self._lock, torch.inference_mode():
             cache = self.new_cache() if cache is None else cache
-            return self._complete(prompts, sampling, sources, writers, cancelled, cache, vectors if inserted else ())
+            given = vectors if inserted else ()
+            return self._complete(prompts, sampling, sources, writers, cancelled, cache, given, pages)
 
     def _complete(
         self,
@@ -245,17 +303,20 @@ class Generator:
         cancelled: threading.Event | None,
         cache: Any,
         vectors: Sequence[Vectors],
+        pages: PagePrompt | None,
     ) -> list[Generated]:
         ids, mask = self._padded(prompts)
         length = ids.shape[1]
         watch = Watch(writers, length, cancelled)
-        room = sampling.max_tokens if self.window is None else min(sampling.max_tokens, self.window - length)
+        reach = max(length, pages.reach) if pages else length
+        room = sampling.max_tokens if self.window is None else min(sampling.max_tokens, self.window - reach)
         speculation: dict[str, Any] = {}
         if sources is not None:
             texts = [self.prompts.text_tokens(text) for text in sources]
             speculation = {"custom_generate": copy_decode, "drafter": CopyDrafter(texts)}
         # Beside the embeddings the ids stay: what watches, draws and counts sees the same lengths as ever.
         embeddings = {"inputs_embeds": self._embedded(ids, prompts, vectors)} if vectors else {}
+        seen = pages.inputs() if pages else {}
         self.model.generate(
             ids,
             attention_mask=mask,
@@ -267,6 +328,7 @@ class Generator:
             pad_token_id=self._pad,
             **PLAIN,
             **embeddings,
+            **seen,
             **speculation,
         )
         for writer in writers:
@@ -308,6 +370,13 @@ class Generator:
     def _decode(self, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def _language(model: Any) -> Any:
+    """The part of a vision-language model that has a KV cache."""
+    from ctxcomp.visual.adapters import adapter_for
+
+    return adapter_for(model).language
 
 
 PLAIN: dict[str, Any] = {

@@ -25,7 +25,7 @@ def load_model(path: Path, *, dtype: Any = None, device: str = "auto") -> Any:
     ModelError: there is no causal language model, or it is damaged.
     """
     transformers = require("transformers", extra="generate")
-    place, kind = pick_device(device), _dtype(dtype)
+    place, kind = pick_device(device), torch_dtype(dtype)
     try:
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if getattr(config, "quantization_config", None) is not None:
@@ -68,7 +68,8 @@ def quantize_weights(
     quantize(model, method, calibration, tokenizer=tokenizer, **options)
 
 
-def _dtype(name: Any) -> Any:
+def torch_dtype(name: Any) -> Any:
+    """A torch dtype by name; None and dtypes stay as they are."""
     torch = require("torch", extra="generate")
     if name is None or isinstance(name, torch.dtype):
         return name

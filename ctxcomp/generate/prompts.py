@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctxcomp.errors import InputError
-from ctxcomp.types import Compressed, CompressedLatents, CompressedMixed, CompressedText, Passage
+from ctxcomp.types import Compressed, CompressedLatents, CompressedMixed, CompressedText, CompressedVision, Passage
 
-Context = CompressedText | CompressedLatents | CompressedMixed | str | Sequence[Passage]
+Context = CompressedText | CompressedLatents | CompressedVision | CompressedMixed | str | Sequence[Passage]
 Message = Mapping[str, str]
 Prompt = tuple[list[int], list[int]]
 """Token ids, and the places among them where vectors stand: what the ids say there does not matter."""
@@ -31,7 +31,7 @@ def context_text(context: Context, mark: str = "") -> str:
 
     Parameters
     ----------
-    mark: stands for each vector; "" where none can be.
+    mark: stands for each vector, or for each page; "" where none can be.
 
     Raises
     ------
@@ -43,9 +43,11 @@ def context_text(context: Context, mark: str = "") -> str:
         return context.text
     if mark and isinstance(context, CompressedLatents):
         return f"{BACKGROUND}{mark * len(context.vectors)}" if len(context.vectors) else ""
+    if mark and isinstance(context, CompressedVision):
+        return mark * len(context.tokens_in)
     if mark and isinstance(context, CompressedMixed):
         parts = (
-            mark * len(part.vectors) if isinstance(part, CompressedLatents) else context_text(part)
+            mark * len(part.vectors) if isinstance(part, CompressedLatents) else context_text(part, mark)
             for part in context.parts
         )
         return "\n\n".join(part for part in parts if part)
@@ -60,14 +62,21 @@ def context_text(context: Context, mark: str = "") -> str:
 
 def latent_parts(context: Context) -> list[CompressedLatents]:
     """The parts of a context that are vectors, in the order of the prompt."""
-    parts = context.parts if isinstance(context, CompressedMixed) else [context]
-    return [part for part in parts if isinstance(part, CompressedLatents)]
+    return [part for part in _parts_of(context) if isinstance(part, CompressedLatents)]
+
+
+def page_parts(context: Context) -> list[CompressedVision]:
+    """The parts of a context that are pages, in the order of the prompt."""
+    return [part for part in _parts_of(context) if isinstance(part, CompressedVision)]
 
 
 def texts_of(context: Context) -> list[str]:
     """The texts within a context that are shown as they are."""
-    parts = context.parts if isinstance(context, CompressedMixed) else [context]
-    return [part.text for part in parts if isinstance(part, CompressedText)]
+    return [part.text for part in _parts_of(context) if isinstance(part, CompressedText)]
+
+
+def _parts_of(context: Context) -> Sequence[Any]:
+    return context.parts if isinstance(context, CompressedMixed) else [context]
 
 
 def mark_for(*texts: str) -> str:
@@ -94,14 +103,17 @@ def _passages(context: Any) -> list[Passage]:
     passages = list(context) if isinstance(context, Sequence) else [context]
     for passage in passages:
         if not isinstance(passage, Passage):
-            raise InputError(f"context must be a CompressedText, a str or Passages, got {type(passage).__name__}")
+            raise InputError(
+                f"context must be a CompressedText, a str or Passages, got {type(passage).__name__} (page images go "
+                "through VisualPruner.compress first)"
+            )
     return passages
 
 
 def messages_for(query: str, context: Context = "", instruction: str = "", mark: str = "") -> list[dict[str, str]]:
     """The chat for one question: the instruction as the system's message, then context and question as the user's.
 
-    ``mark`` stands for each vector of the context.
+    ``mark`` stands for each vector or page of the context.
     """
     text = context_text(context, mark)
     asked = f"{text}\n\nQuestion: {query}" if text else query
@@ -110,14 +122,14 @@ def messages_for(query: str, context: Context = "", instruction: str = "", mark:
 
 
 class Prompts:
-    """Builds prompts for one tokenizer.
+    """Builds prompts for one tokenizer, or for a vision-language model's processor.
 
     Text that looks like one of the tokenizer's special tokens is broken up by a space after its first character:
     no passage can end its own message and begin another.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, processor: Any = None) -> None:
+        self._tokenizer, self._processor = tokenizer, processor
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names))) if names else None
@@ -158,19 +170,34 @@ class Prompts:
             ids += self.encode(piece) if piece else []
         return ids, places
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The chat as text under the model's template; where that knows no system message, the user's gets it."""
+    def with_pages(self, query: str, context: Context, instruction: str = "") -> str:
+        """The rendered prompt for one question, with the processor's own placeholder for each page of the context.
+
+        Raises
+        ------
+        InputError: as for ``prompt``.
+        """
+        mark = mark_for(query, instruction, *texts_of(context))
+        return self.render(messages_for(query, context, instruction, mark), mark)
+
+    def render(self, messages: Sequence[Message], page: str | None = None) -> str:
+        """The chat as text under the model's template; where that knows no system message, the user's gets it.
+
+        Parameters
+        ----------
+        page: what stands for a page in the messages.
+        """
         from jinja2 import TemplateError
 
         clean = [self._clean(message) for message in messages]
         if not clean:
             raise InputError("a chat needs at least one message")
         try:
-            return self._apply(clean)
+            return self._apply(clean, page)
         except TemplateError as error:
             if clean[0]["role"] == "system" and len(clean) > 1 and clean[1]["role"] == "user":
                 joined = {"role": "user", "content": f"{clean[0]['content']}\n\n{clean[1]['content']}"}
-                return self.render([joined, *clean[2:]])
+                return self.render([joined, *clean[2:]], page)
             raise InputError(f"the model's chat template refuses these messages: {error}") from error
 
     def text_tokens(self, text: str) -> list[int]:
@@ -182,7 +209,17 @@ class Prompts:
         found: list[int] = self._tokenizer(readable(text), add_special_tokens=False, verbose=False)["input_ids"]
         return found
 
-    def _apply(self, messages: list[dict[str, str]]) -> str:
+    def _apply(self, messages: list[dict[str, str]], page: str | None) -> str:
+        own = None if self._processor is None else self._processor.chat_template or self._tokenizer.chat_template
+        if own:
+            # Templates of vision-language models pass over content that is no list of parts, and say nothing.
+            parted = [{**message, "content": _content(message["content"], page)} for message in messages]
+            text: str = self._tokenizer.apply_chat_template(
+                parted, chat_template=own, add_generation_prompt=True, tokenize=False
+            )
+            return text
+        if page is not None:
+            messages = [{**m, "content": m["content"].replace(page, self._processor.image_token)} for m in messages]
         template = None if self._tokenizer.chat_template else FALLBACK_TEMPLATE
         rendered: str = self._tokenizer.apply_chat_template(
             messages, chat_template=template, add_generation_prompt=True, tokenize=False
@@ -197,3 +234,11 @@ class Prompts:
 
     def _defused(self, text: str) -> str:
         return text if self._special is None else self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
+
+
+def _content(text: str, page: str | None) -> list[dict[str, str]]:
+    """A message as parts: its text, and an image wherever a page's mark stands."""
+    pieces = [text] if page is None else text.split(page)
+    texts = [[{"type": "text", "text": piece}] if piece else [] for piece in pieces]
+    image: dict[str, str] = {"type": "image"}
+    return [part for i, piece in enumerate(texts) for part in ([image] if i else []) + piece]

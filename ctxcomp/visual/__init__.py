@@ -11,8 +11,10 @@ from ctxcomp.optional import lazily
 
 if TYPE_CHECKING:
     from ctxcomp.visual.adapters import families
+    from ctxcomp.visual.compressing import compress_together
     from ctxcomp.visual.flops import prefill_flops
     from ctxcomp.visual.methods import METHODS, Method
+    from ctxcomp.visual.pages import open_pages
     from ctxcomp.visual.pictures import picture
     from ctxcomp.visual.prompt import PrunedPrompt
     from ctxcomp.visual.pruner import VisualPruner
@@ -27,9 +29,11 @@ __all__ = [
     "Report",
     "Together",
     "VisualPruner",
+    "compress_together",
     "families",
     "maxsim_map",
     "maxsim_score",
+    "open_pages",
     "picture",
     "prefill_flops",
     "report",
@@ -43,9 +47,11 @@ _HOMES = {
     "Report": "reporting",
     "Together": "together",
     "VisualPruner": "pruner",
+    "compress_together": "compressing",
     "families": "adapters",
     "maxsim_map": "relevance",
     "maxsim_score": "relevance",
+    "open_pages": "pages",
     "picture": "pictures",
     "prefill_flops": "flops",
     "report": "reporting",

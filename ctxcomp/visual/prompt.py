@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctxcomp.errors import InputError
 from ctxcomp.types import CompressedVision
-from ctxcomp.visual.adapters.base import PER_TOKEN, Adapter
+from ctxcomp.visual.adapters.base import PER_TOKEN, PIXELS, Adapter
 from ctxcomp.visual.encoded import Encoded
 
 Positions = Literal["original", "contiguous"]
@@ -39,8 +39,10 @@ class PrunedPrompt:
     encoded: Encoded
     kept: Tensor
     gapped: bool
-    before_length: int
-    """Tokens of the prompts before, text and padding included."""
+    given: Mapping[str, Any]
+    """The prompts before: the processor's tensors without the pixels, for ``report``."""
+    seconds: float
+    """Choosing took, from features to the shorter prompt."""
 
     def model_inputs(self) -> dict[str, Any]:
         """Arguments of the model's own ``generate`` and ``forward``: ``model.generate(**pruned.model_inputs())``.
@@ -160,6 +162,11 @@ def with_mask(inputs: Mapping[str, Any]) -> dict[str, Any]:
     if mask.shape != ids.shape:
         raise InputError(f"attention_mask is {list(mask.shape)} and input_ids {list(ids.shape)}: they must agree")
     return {**inputs, "attention_mask": mask}
+
+
+def without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a processor made, but for the images themselves."""
+    return {name: value for name, value in inputs.items() if name not in PIXELS}
 
 
 def text_after_images(ids: Sequence[int], mask: Sequence[int], image_token: int) -> list[int]:

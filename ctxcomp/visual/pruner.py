@@ -21,7 +21,7 @@ from ctxcomp.visual.language import language_attention
 from ctxcomp.visual.mergers import outlier_share
 from ctxcomp.visual.methods import Method, method_of
 from ctxcomp.visual.pick import Picked, RowEnds, pick, room_of
-from ctxcomp.visual.prompt import Positions, PrunedPrompt, put_together, text_after_images, with_mask
+from ctxcomp.visual.prompt import Positions, PrunedPrompt, put_together, text_after_images, with_mask, without_pixels
 from ctxcomp.visual.relevance import map_at
 from ctxcomp.visual.sharing import relevance_weights, share
 
@@ -35,7 +35,8 @@ class VisualPruner:
 
     Parameters
     ----------
-    model: a vision-language model of transformers, of one of ``families()``; nothing in it is patched.
+    model: a vision-language model of transformers, of one of ``families()``, or a ``Generator`` with one; nothing in
+        it is patched.
     method: a name of ``METHODS``, or a ``Method`` of your own.
     floor: tokens that every page keeps at least, >= 0 (a smaller page is kept whole).
     temperature: > 0; the lower, the more of the budget goes to the best-scored pages.
@@ -63,12 +64,49 @@ class VisualPruner:
                 f"floor must be >= 0, temperature > 0 and guide in [0, 1]; got {self.floor}, {self.temperature} and "
                 f"{self.guide}"
             )
-        adapter_for(self.model)
+        self.adapter  # noqa: B018 - which refuses what cannot be pruned
 
     @property
     def adapter(self) -> Adapter:
         """How this model's prompts are laid out."""
-        return adapter_for(self.model)
+        from ctxcomp.generate.generator import Generator
+
+        return adapter_for(self.model.model if isinstance(self.model, Generator) else self.model)
+
+    def compress(self, query: str, pages: Sequence[Any], budget: Budget, **options: Any) -> CompressedVision:
+        """The pages as a context for ``Generator.generate(query, context)``; any other question can be asked of it too.
+
+        Parameters and errors are those of ``prune_pages``.
+        """
+        return self.prune_pages(query, pages, budget, **options).results[0]
+
+    def prune_pages(
+        self,
+        query: str,
+        pages: Sequence[Any],
+        budget: Budget,
+        *,
+        scores: Scores | None = None,
+        maps: Maps | None = None,
+        instruction: str = "",
+    ) -> PrunedPrompt:
+        """Prune page images, laid out in the prompt that a generator makes for the question.
+
+        Parameters
+        ----------
+        query: what the pages are for; "" for none.
+        pages: paths, bytes of image files, or ``PIL.Image``s.
+        budget, scores, maps: as for ``prune``.
+        instruction: the one that ``generate`` will get.
+
+        Raises
+        ------
+        InputError: ``model`` is no Generator with a processor, a page cannot be read, or an argument does not fit.
+        BudgetError: the budget cannot hold the floor of every page.
+        """
+        from ctxcomp.visual.compressing import encoded_pages
+
+        return encoded_pages(self, query, pages, instruction).pruned(budget, scores, maps)
 
     def prune(
         self,
@@ -146,16 +184,18 @@ class VisualPruner:
             mask[whole] = True
             made, gapped = put_together(adapter, inputs, mask, self.positions)
         layers = tuple(torch.cat([one[i] for one in deeper]) for i in range(len(encoded.deeper)))
+        seconds = time.perf_counter() - began
         return PrunedPrompt(
             adapter=adapter,
             inputs=made,
             features=torch.cat(features),
             deeper=layers,
-            results=self._results(encoded, kept, features, time.perf_counter() - began),
+            results=self._results(encoded, kept, features, seconds),
             encoded=encoded,
             kept=whole,
             gapped=gapped,
-            before_length=inputs["input_ids"].shape[1],
+            given=without_pixels(inputs),
+            seconds=seconds,
         )
 
     def _check(self, encoded: Encoded, scores: Scores | None, maps: Maps | None) -> None:
@@ -265,7 +305,7 @@ class VisualPruner:
 
     @property
     def _counter(self) -> str:
-        return f"visual tokens of {self.model.config.model_type}"
+        return f"visual tokens of {self.adapter.model.config.model_type}"
 
 
 def _mixed(source: Tensor, picked: Picked, weights: Tensor | None) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ctxcomp.visual.flops import has_experts, prefill_flops
+from ctxcomp.visual.memory import peak_bytes
 from ctxcomp.visual.prompt import PrunedPrompt
 
 
@@ -23,7 +24,8 @@ class Prefill:
     flops: predicted, see ``prefill_flops``; None for a mixture of experts.
     seconds: the fastest of the runs; None where nothing was measured.
     kv_bytes: of the KV cache after the prefill; None where nothing was measured.
-    peak_bytes: that the prefill took beyond what was there before; on CUDA only.
+    peak_bytes: the most that the prefill took at once beyond what was there before: on CUDA what the allocator gave
+        out, elsewhere the tensors alive, in a run of its own; None where nothing was measured.
     """
 
     tokens: int
@@ -55,10 +57,24 @@ class Report:
     prune_seconds: float
 
     def __str__(self) -> str:
+        numbers = [(i + 1, j + 1) for i, ins in enumerate(self.tokens_in) for j in range(len(ins))]
+        return self.text([f"prompt {i} page {j}" for i, j in numbers])
+
+    def text(self, names: Sequence[str]) -> str:
+        """The report for people.
+
+        Parameters
+        ----------
+        names: what to call each page of each prompt.
+        """
+        counts = [
+            pair
+            for ins, outs in zip(self.tokens_in, self.tokens_out, strict=True)
+            for pair in zip(ins, outs, strict=True)
+        ]
         pages = [
-            f"prompt {i + 1} page {j + 1}: {a} -> {b} visual tokens (keep {b / max(a, 1):.3f})"
-            for i, (ins, outs) in enumerate(zip(self.tokens_in, self.tokens_out, strict=True))
-            for j, (a, b) in enumerate(zip(ins, outs, strict=True))
+            f"{name}: {a} -> {b} visual tokens (keep {b / max(a, 1):.3f})"
+            for name, (a, b) in zip(names, counts, strict=True)
         ]
         lines = [
             f"{self.method}: vision tower {_ms(self.encode_seconds)}, pruning {_ms(self.prune_seconds)}",
@@ -70,7 +86,8 @@ class Report:
         if self.before.seconds is not None and self.after.seconds is not None:
             lines.append(
                 f"prefill measured {_ms(self.before.seconds)} -> {_ms(self.after.seconds)}, "
-                f"KV cache {self.before.kv_bytes} -> {self.after.kv_bytes} bytes"
+                f"KV cache {self.before.kv_bytes} -> {self.after.kv_bytes} bytes, "
+                f"peak {self.before.peak_bytes} -> {self.after.peak_bytes} bytes"
             )
         return "\n".join(lines)
 
@@ -80,13 +97,13 @@ def report(pruned: PrunedPrompt, inputs: Mapping[str, Any] | None = None, *, rep
 
     Parameters
     ----------
-    inputs: of that call; with them both prompts are read ``repeats`` times and measured. Images are encoded once in
-        both cases, since pruning does not change that.
+    inputs: of that call, or ``pruned.given``; with them both prompts are read ``repeats`` times and measured. Images
+        are encoded once in both cases, since pruning does not change that.
     repeats: >= 1.
     """
     adapter = pruned.adapter
     rows = pruned.inputs["input_ids"].shape[0]
-    before_tokens = pruned.before_length
+    before_tokens = pruned.given["input_ids"].shape[1]
     after_tokens = pruned.inputs["input_ids"].shape[1]
     head = adapter.model.get_output_embeddings()
     before, after = (
@@ -103,7 +120,7 @@ def report(pruned: PrunedPrompt, inputs: Mapping[str, Any] | None = None, *, rep
         before=before,
         after=after,
         encode_seconds=pruned.encoded.seconds,
-        prune_seconds=sum(result.stats.seconds for result in pruned.results),
+        prune_seconds=pruned.seconds,
     )
 
 
@@ -130,6 +147,10 @@ def _measured(prefill: Prefill, model: Any, given: Any, repeats: int) -> Prefill
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated() - held
         seconds.append(time.perf_counter() - began)
+    if not cuda:
+        arguments = given()
+        with torch.inference_mode():
+            peak = peak_bytes(lambda: model(**arguments, logits_to_keep=1))
     return Prefill(prefill.tokens, prefill.flops, min(seconds), kv_bytes(cache), peak)
 
 

@@ -70,6 +70,8 @@ def settle(
         raise InputError(f"page_tokens are whole numbers from 1, got {list(page_tokens)}")
     whole = compressor.compress(query, passages, Budget(keep=1.0))
     texts = [compressor.compress("", [one], Budget(keep=1.0)).stats.tokens_in for one in passages]
+    if texts:  # what stands between passages is theirs too
+        texts[0] += max(whole.stats.tokens_in - sum(texts), 0)
     total = budget.resolve(whole.stats.tokens_in + sum(page_tokens))
     scores = [*(one.score for one in passages), *(page_scores or [None] * len(page_tokens))]
     sizes = [*texts, *page_tokens]

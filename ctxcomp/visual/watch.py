@@ -48,10 +48,10 @@ class Watch:
     def hear(self, module: Any, call: Heard) -> None:
         """Note a call if its layer is wanted; layers are numbered as they first speak."""
         layer = self._order.setdefault(id(module), len(self._order))
-        if self.stop and layer > max(self.wanted):
-            raise Seen
         if layer in self.wanted:
             self.heard.setdefault(layer, []).append(call)
+        if self.stop and layer == max(self.wanted):
+            raise Seen
 
 
 _watch: ContextVar[Watch | None] = ContextVar("ctxcomp_watch", default=None)
@@ -79,7 +79,7 @@ def watch(model: Any, layers: Sequence[int], *, stop: bool = False) -> Iterator[
     ----------
     model: a tower or language model of transformers; it runs under sdpa meanwhile. One watch at a time.
     layers: numbers from 0, or from -1 backwards; none watches nothing and leaves the module as it is.
-    stop: end the forward pass after the last wanted layer; the block catches ``Seen``.
+    stop: end the forward pass at the first call of the last wanted layer; the block catches ``Seen``.
     """
     if not layers:
         yield {}

@@ -14,6 +14,7 @@ from visual.families import FAMILIES, model_of, padded, prompt
 
 from ctxcomp import Budget, InputError, ModelError
 from ctxcomp.visual import VisualPruner, picture, prefill_flops, report
+from ctxcomp.visual.memory import peak_bytes
 
 
 def counted(model, given):
@@ -40,10 +41,24 @@ def test_a_report_measures():
     assert (found.before.tokens, found.after.tokens) == (138, 138 - 124 + 31)
     assert found.before.seconds > 0
     assert found.after.kv_bytes / found.before.kv_bytes == pytest.approx(45 / 138)
+    assert found.before.kv_bytes < found.before.peak_bytes
+    assert found.after.peak_bytes < 0.5 * found.before.peak_bytes
     text = str(found)
     assert "prompt 1 page 1: 72 -> 18 visual tokens (keep 0.250)" in text
     assert "KV cache" in text
     assert "KV cache" not in str(report(pruned))
+
+
+def test_peaks_are_what_lives_at_once():
+    def work():
+        first = torch.zeros(1000)
+        second = first + 1
+        second.view(10, 100).add_(1)  # the same memory
+        del first
+        return second * 2, second[:5]
+
+    assert peak_bytes(work) == 2 * 4000
+    assert peak_bytes(lambda: None) == 0
 
 
 def test_the_operations_of_experts_are_not_told():

@@ -24,6 +24,9 @@ Tiles = Sequence[tuple[int, int]]
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """What a processor gives for each token of the prompt."""
 
+PIXELS = ("pixel_values", "pixel_attention_mask")
+"""What it gives of the images themselves."""
+
 
 class Adapter(ABC):
     """One kind of model: its tower, the layout of its visual tokens, its positions.
@@ -148,6 +151,12 @@ class Adapter(ABC):
     def deeper(self, output: Any) -> tuple[Tensor, ...]:
         """Features that go into later layers."""
         return ()
+
+    def empty_output(self) -> Any:
+        """What ``get_image_features`` returns, without anything in it: for features that were kept by themselves."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return BaseModelOutputWithPooling()
 
     def wrap(self, output: Any, features: Tensor, deeper: Sequence[Tensor]) -> dict[str, Any]:
         """``mm_encoder_outputs`` for these features; made afresh for each call, since beam search writes into it."""

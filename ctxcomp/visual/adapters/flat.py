@@ -120,7 +120,7 @@ class FlatAdapter(Adapter):
 
 
 def _processor_tiles(inputs: Mapping[str, Any]) -> list[tuple[int, int]] | None:
-    """What Idefics3's and SmolVLM's processors say with ``return_row_col_info=True``."""
+    """What the image processors of Idefics3 and SmolVLM say with ``return_row_col_info=True``."""
     if inputs.get("rows") is None or inputs.get("cols") is None:
         return None
     rows, columns = ([int(n) for sample in inputs[key] for n in sample] for key in ("rows", "cols"))

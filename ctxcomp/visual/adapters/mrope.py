@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -75,6 +76,11 @@ class MRopeAdapter(Adapter):
     def deeper(self, output: Any) -> tuple[Tensor, ...]:
         """DeepStack features of Qwen3-VL."""
         return tuple(torch.cat(list(one)) for one in getattr(output, "deepstack_features", None) or ())
+
+    def empty_output(self) -> Any:
+        """See ``Adapter.empty_output``; models with DeepStack have a class of their own."""
+        own = getattr(sys.modules[type(self.inner).__module__], "BaseModelOutputWithDeepstackFeatures", None)
+        return super().empty_output() if own is None else own()
 
     def wrap(self, output: Any, features: Tensor, deeper: Sequence[Tensor]) -> dict[str, Any]:
         """See ``Adapter.wrap``; the output's own class carries DeepStack features."""
