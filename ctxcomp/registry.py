@@ -93,7 +93,7 @@ LATENT_METHODS: dict[str, Method] = {
     ),
     "ladder": Method(
         "ctxcomp.latent.ladder:Ladder",
-        "the best passages in full, the next pruned, the tail as single tokens, for a local generator",
+        "passages in full, pruned, or as single vectors, as budget and worth allow, for a local generator",
         gives_text=False,
     ),
 }

@@ -1,4 +1,4 @@
-"""The ladder: the best passages in full, the next ones pruned, the tail as single tokens, under one budget."""
+"""The ladder: passages in full, pruned, or as single tokens, each as the budget and its worth allow."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ Kept = dict[int, CompressedText | Vectors]
 class Ladder(Compressor[CompressedMixed]):
     """A context of text and vectors, passage by passage, counted together in the generator's tokens.
 
-    From the most relevant passage on: as many in full as ``full`` of the budget takes; of the others, what ``pruner``
-    keeps; and where it keeps nothing, the passage's vectors.
+    The most relevant passages in full, as many as ``full`` of the budget takes; of the others, what ``pruner`` keeps;
+    and in the room that this leaves, from the most relevant on, the vectors of the passages of which it keeps nothing.
 
     Parameters
     ----------
     latents: the latent method, a ``Projector`` or ``MemorySlots``; None makes a ``Projector`` of the fields below.
     pruner: a text method by name, or one that counts with the generator's tokenizer.
-    full: share of the budget for passages in full, in [0, 1].
+    full: share of the budget for passages in full, in [0, 1]; at 0 the pruner alone decides which stay whole.
     generator, weights, retriever: of the ``Projector``.
     """
 
     latents: LatentCompressor | None = None
     pruner: str | Compressor[CompressedText] = "sentence_pruner"
-    full: float = 0.5
+    full: float = 0.0
     generator: Any = None
     weights: Any = ""
     retriever: Any = "minilm"
@@ -90,10 +90,6 @@ class Ladder(Compressor[CompressedMixed]):
         else:
             order = ranking(self.latent.relevance(request.query, passages))
             kept = self._kept(request, vectors, order, room)
-            for i in order[::-1]:  # separators of many small pieces may still be too much: the least relevant go
-                if self._cost(kept) <= room:
-                    break
-                kept.pop(i, None)
         seconds += time.perf_counter() - began
         return CompressedMixed(
             parts=self._parts(request, kept),
@@ -108,44 +104,43 @@ class Ladder(Compressor[CompressedMixed]):
         return self.pruner
 
     def _kept(self, request: Request, vectors: list[Vectors], order: list[int], room: int) -> Kept:
-        """The rung of each passage; its cost is near ``room``, and over it only by separators."""
-        passages = request.passages
-        kept: Kept = {}
-        left = room
-        for i in order:  # every passage has its vectors first: text gets what they leave
-            if 0 < len(vectors[i]) <= left:
+        """The rung of each passage; together they cost ``room`` at most."""
+        kept = self._full(request.passages, order, room)
+        kept |= self._pruned(request, kept, room)
+        for i in order:
+            if i not in kept and len(vectors[i]) and self._cost({**kept, i: vectors[i]}) <= room:
                 kept[i] = vectors[i]
-                left -= len(vectors[i])
-        for n, i in enumerate(order):
+        return kept
+
+    def _full(self, passages: Sequence[Passage], order: list[int], room: int) -> Kept:
+        """The most relevant passages, as many as their share of the budget takes."""
+        kept: Kept = {}
+        for i in order:
             more: Kept = {**kept, i: _whole(passages[i])}
-            if not passages[i].text or self._cost({j: more[j] for j in order[: n + 1] if j in more}) > self.full * room:
-                break
-            if self._cost(more) > room:
+            if not passages[i].text or self._cost(more) > self.full * room:
                 break
             kept = more
-        rest = [i for i in range(len(passages)) if not isinstance(kept.get(i), CompressedText)]
-        spare = room - self._cost(kept)
+        return kept
+
+    def _pruned(self, request: Request, full: Kept, room: int) -> Kept:
+        """What the pruner keeps of the passages that are not in full, where it keeps anything."""
+        rest = [i for i in range(len(request.passages)) if i not in full]
+        given = [request.passages[i] for i in rest]
+        spare = room - self._cost(full)
         for _ in range(TRIES):
             if spare <= 0 or not rest:
                 break
-            pruned = self._pruned(request, rest, spare)
-            over = self._cost({**kept, **pruned}) - room
+            result = self.text.compress(request.query, given, Budget(tokens=spare))
+            found: Kept = {}
+            for n, i in enumerate(rest):
+                spans = tuple(replace(s, passage=0) for s in result.spans or () if s.passage == n)
+                if result.passage_texts[n].strip():
+                    found[i] = _one(given[n], result.passage_texts[n], spans, result.stats)
+            over = self._cost({**full, **found}) - room
             if over <= 0:
-                return {**kept, **pruned}
+                return found
             spare -= over
-        return kept
-
-    def _pruned(self, request: Request, rest: list[int], tokens: int) -> Kept:
-        """What the pruner keeps of some passages; nothing for those of which it keeps nothing."""
-        given = [request.passages[i] for i in rest]
-        result = self.text.compress(request.query, given, Budget(tokens=tokens))
-        found: Kept = {}
-        for n, i in enumerate(rest):
-            text = result.passage_texts[n]
-            spans = tuple(replace(s, passage=0) for s in result.spans or () if s.passage == n)
-            if text.strip():
-                found[i] = _one(given[n], text, spans, result.stats)
-        return found
+        return {}
 
     def _cost(self, kept: Kept) -> int:
         """Positions in the prompt: tokens of the texts and of what stands between the parts, and vectors."""

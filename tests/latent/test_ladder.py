@@ -62,27 +62,46 @@ def test_all_in_full_where_all_fits(ladder):
     assert found.stats.tokens_out == found.stats.tokens_in
 
 
+LEEDS = [
+    Passage("Nothing of it here at all.", score=0.1),
+    Passage("Leeds is wet. It rained in Leeds when the mail was late.", score=0.9),
+    Passage("Something else entirely. Trains run. The mail of Leeds was late. Birds sing all day.", score=0.5),
+    Passage("Nobody knows this one.", score=0.2),
+]
+
+
+def kinds(found):
+    """Of each passage in the context: "full", "pruned" or "vector"."""
+    rungs = {}
+    for part in found.parts:
+        if isinstance(part, CompressedLatents):
+            rungs |= dict.fromkeys(part.sources, "vector")
+        else:
+            texts = {i: text for i, text in enumerate(part.passage_texts) if text}
+            rungs |= {i: "full" if text == LEEDS[i].text else "pruned" for i, text in texts.items()}
+    return [rungs.get(i, "") for i in range(len(LEEDS))]
+
+
 def test_full_then_pruned_then_one_token(ladder):
     """By the retriever's scores: the first in full, of the second the sentence that answers, the rest as vectors."""
-    passages = [
-        Passage("Nothing of it here at all.", score=0.1),
-        Passage("Leeds is wet. It rained in Leeds when the mail was late.", score=0.9),
-        Passage("Something else entirely. Trains run. The mail of Leeds was late. Birds sing all day.", score=0.5),
-        Passage("Nobody knows this one.", score=0.2),
-    ]
     query = "mail Leeds"
-    found = ladder.compress(query, passages, Budget(tokens=112))
+    found = ladder.compress(query, LEEDS, Budget(tokens=103))
+    assert kinds(found) == ["vector", "full", "pruned", "vector"]
     assert [type(p) for p in found.parts] == [CompressedLatents, CompressedText, CompressedLatents]
-    assert found.parts[0].sources == (0,)
-    assert found.parts[2].sources == (3,)
-    texts = found.parts[1].passage_texts
-    assert texts[1] == passages[1].text
-    assert "The mail of Leeds was late." in texts[2]
-    assert texts[2] != passages[2].text
-    assert ladder.latent.generator.generate(query, found, max_tokens=4).usage.prompt_tokens > 112
-    tokens = ladder.compress(query, passages, Budget(tokens=4))
-    assert [type(p) for p in tokens.parts] == [CompressedLatents]
-    assert tokens.parts[0].sources == (0, 1, 2, 3)
+    assert "The mail of Leeds was late." in found.parts[1].passage_texts[2]
+    assert ladder.latent.generator.generate(query, found, max_tokens=4).usage.prompt_tokens > 103
+    assert kinds(ladder.compress(query, LEEDS, Budget(tokens=100))) == ["", "full", "pruned", "vector"]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 200))
+def test_vectors_take_no_room_from_the_pruner(projector, tokens):
+    """With no passage in full for its own sake the text is what the pruner keeps alone."""
+    made = Ladder(latents=projector, pruner="bm25", full=0)
+    found = made.compress("mail Leeds", LEEDS, Budget(tokens=tokens))
+    alone = made.text.compress("mail Leeds", LEEDS, Budget(tokens=tokens))
+    texts = [part.passage_texts for part in found.parts if isinstance(part, CompressedText)]
+    assert [next((t[i] for t in texts if t[i]), "") for i in range(len(LEEDS))] == list(alone.passage_texts)
 
 
 def test_batches_equal_singles(ladder):

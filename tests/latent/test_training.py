@@ -17,7 +17,7 @@ pytest.importorskip("ctxcomp_eval")
 
 from ctxcomp_eval.latent.data import Item
 from ctxcomp_eval.latent.measure import Losses, answers, ladder, passages
-from ctxcomp_eval.latent.train import Trainer, parse
+from ctxcomp_eval.latent.train import Trainer, mixed, parse
 
 TOPICS = ["apple tree garden leaf", "boat river sail wind", "clock hour minute day", "drum song voice choir"]
 
@@ -115,6 +115,10 @@ def test_the_warm_start_is_the_ridge_regression():
         assert correlation > 0.97
 
 
+def test_passages_of_several_lengths_take_turns():
+    assert mixed([["a", "b", "c"], ["A", "B"]]) == ["a", "A", "b", "B"]
+
+
 def test_telling_words_leave_out_what_all_texts_share():
     embeddings = torch.eye(6)
     found = telling_words([[0, 1, 2], [0, 1, 3], [0, 4, 3], [0, 4, 2]], embeddings)
@@ -126,7 +130,8 @@ def test_telling_words_leave_out_what_all_texts_share():
 def test_what_is_measured(generator, projector):
     losses = Losses(generator)
     own, asked = SETS[1]
-    rows = {row["condition"]: row for row in passages(losses, projector, own) if row["against"] == "empty"}
+    rows = {row["condition"]: row for row in passages(losses, projector, own, 6) if row["against"] == "empty"}
+    assert {row["what"] for row in rows.values()} == {"passage of 6 tokens"}
     assert rows.keys() == {"empty", "own", "wrong", "random", "plain"}
     assert rows["empty"]["below"] == 0
     assert rows["own"]["below"] == pytest.approx(rows["empty"]["loss"] - rows["own"]["loss"], abs=1e-6)

@@ -1,7 +1,7 @@
 """What the latent methods learn from: passages and questions with the retriever's vectors, cut to the model's tokens.
 
-Held out is what the small language model's own training held out, by a hash of the text; passages that begin like one
-of those are left out of training, since a text may stand in the pool and among the questions.
+Held out is what the small language model's own training held out, by a hash of the text. A text may stand in the pool
+and among the questions, spaced another way: what begins like a text of the other split is left out of both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ctxcomp.encode import load_encoder
-from ctxcomp_eval.lm.documents import Sources, quote
+from ctxcomp_eval.lm.documents import Sources, beginning, quote
 
 PIECE = 512
 """Texts embedded at once."""
@@ -63,10 +64,8 @@ class Retriever:
 
 def passages(split: str, tokenizer: Any, tokens: int, limit: int, retriever: Retriever) -> list[Item]:
     """Wikipedia passages of a split, cut to ``tokens`` of the language model's tokens."""
-    texts = [text for text in Sources.of(split).wiki if len(text) > 2 * tokens]
-    if split == "train":
-        known = _held_out_beginnings()
-        texts = [text for text in texts if _beginning(text) not in known]
+    known = _other_beginnings(split)
+    texts = [text for text in Sources.of(split).wiki if len(text) > 2 * tokens and beginning(text) not in known]
     random.Random(0).shuffle(texts)
     texts = [cut(tokenizer, text, tokens) for text in texts[:limit]]
     return [Item(text, vector) for text, vector in zip(texts, retriever.embed(texts), strict=True)]
@@ -74,7 +73,9 @@ def passages(split: str, tokenizer: Any, tokens: int, limit: int, retriever: Ret
 
 def questions(split: str, tokenizer: Any, tokens: int, limit: int, retriever: Retriever) -> list[Item]:
     """Questions with a passage of at most ``tokens`` and the answer the small model was taught to give: a quotation."""
+    known = _other_beginnings(split)
     rows = [row for row in Sources.of(split).questions if len(row["context"]) < 4 * tokens]
+    rows = [row for row in rows if beginning(row["context"]) not in known]
     random.Random(0).shuffle(rows)
     rows = rows[:limit]
     vectors = retriever.embed([row["context"] for row in rows])
@@ -92,10 +93,8 @@ def cut(tokenizer: Any, text: str, tokens: int) -> str:
     return str(tokenizer.decode(ids))
 
 
-def _held_out_beginnings() -> set[str]:
-    dev = Sources.of("dev")
-    return {_beginning(text) for text in [*dev.wiki, *(row["context"] for row in dev.questions)]}
-
-
-def _beginning(text: str) -> str:
-    return "".join(filter(str.isalnum, text.lower()))[:60]
+@cache
+def _other_beginnings(split: str) -> set[str]:
+    """How the texts of the other split begin."""
+    other = Sources.of("train" if split == "dev" else "dev")
+    return {beginning(text) for text in [*other.wiki, *(row["context"] for row in other.questions)]}

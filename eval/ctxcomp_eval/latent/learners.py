@@ -163,8 +163,8 @@ class SlotsLearner(Learner):
         return found
 
     def ask(self, chance: random.Random) -> str:
-        """To repeat the text, as the small model does with text."""
-        return f"{{vectors}}\n\nQuestion: {REPEAT}"
+        """To repeat the text, as the small model does with text, or the first of the paraphrase templates."""
+        return chance.choice((f"{{vectors}}\n\nQuestion: {REPEAT}", PARAPHRASES[0]))
 
     def save(self, out: Path) -> None:
         """A folder ``model`` with the encoder, the slots and the projection."""

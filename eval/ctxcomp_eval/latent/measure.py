@@ -1,6 +1,6 @@
 """What a token is worth: the frozen model's loss on held-out passages and answers, by what stands in its context.
 
-    python -m ctxcomp_eval.latent.measure --model runs/lm/model --projector runs/latent/projector/projector.safetensors
+    python -m ctxcomp_eval.latent.measure --projector runs/latent/projector/projector.safetensors
 
 Writes ``eval/results/latent.csv``: mean losses in nats a token, and how far below the empty context each is, with 95 %
 bootstrap intervals over passages or questions. Nothing measured here was trained on, by the model or by the projector.
@@ -111,8 +111,8 @@ def conditions(vectors: Sequence[NDArray[Any]], seed: int = 0) -> dict[str, list
     }
 
 
-def passages(losses: Losses, method: LatentCompressor, items: Sequence[Item]) -> list[Row]:
-    """The loss on a passage given its vectors."""
+def passages(losses: Losses, method: LatentCompressor, items: Sequence[Item], tokens: int) -> list[Row]:
+    """The loss on a passage given its vectors; ``tokens`` is what the passages were cut to."""
     given = method.encode([Passage(item.text, embedding=item.embedding.tolist()) for item in items])
     texts = [item.text for item in items]
     found = {name: losses.passages(texts, values) for name, values in conditions(given).items()}
@@ -120,7 +120,8 @@ def passages(losses: Losses, method: LatentCompressor, items: Sequence[Item]) ->
     end: Prompt = (losses.end, [])
     # As the model read passages in its own training: behind the end of the text before.
     found["plain"] = losses.of([end] * len(ids), [own[:0] for own in given], ids)
-    return rows_of("passage", method.name, found, "empty") + rows_of("passage", method.name, found, "plain")
+    what = f"passage of {tokens} tokens"
+    return rows_of(what, method.name, found, "empty") + rows_of(what, method.name, found, "plain")
 
 
 def answers(losses: Losses, method: LatentCompressor, items: Sequence[Item]) -> list[Row]:
@@ -178,13 +179,13 @@ def _retrieved(item: Item, others: Sequence[Item], seed: int) -> list[Passage]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="runs/lm/model", help="the generator's checkpoint")
+    parser.add_argument("--model", default="runs/lm_instruct/model", help="the generator's checkpoint")
     parser.add_argument("--projector", help="trained weights of the projector")
     parser.add_argument("--memory-slots", help="folder of trained memory slots")
     parser.add_argument("--n", type=int, default=192, help="passages, and as many questions")
-    parser.add_argument("--tokens", type=int, default=96, help="of a passage")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 96], help="of a passage")
     parser.add_argument("--ladder-n", type=int, default=128, help="questions that the ladder is measured on")
-    parser.add_argument("--pruner", default="bm25", help="the ladder's text method")
+    parser.add_argument("--pruners", nargs="*", default=["bm25", "sentence_pruner"], help="the ladder's text methods")
     parser.add_argument("--keeps", type=float, nargs="*", default=[0.2, 0.35], help="budgets of the ladder")
     parser.add_argument("--embeddings", default="runs/latent/embeddings", help="where the retriever's vectors are kept")
     parser.add_argument("--out", default=str(RESULTS / "latent.csv"))
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = Generator.from_pretrained(options.model, device="cpu", dtype="float32")
     losses, retriever = Losses(generator), data.Retriever("minilm", Path(options.embeddings))
     # 512 are what training looks at, of which the first few decide nothing: all of them are held out.
-    texts = data.passages("dev", generator.tokenizer, options.tokens, 512, retriever)[-options.n :]
+    lengths = {n: data.passages("dev", generator.tokenizer, n, 512, retriever)[-options.n :] for n in options.tokens}
     asked = data.questions("dev", generator.tokenizer, 160, 512, retriever)[-options.n :]
     rows: list[Row] = []
     makers: list[tuple[str | None, Callable[..., LatentCompressor]]] = [
@@ -202,10 +203,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for weights, kind in makers:
         if weights:
             method = kind(generator=generator, weights=weights)
-            parts = [partial(passages, losses, method, texts), partial(answers, losses, method, asked)]
+            parts = [partial(passages, losses, method, texts, n) for n, texts in lengths.items()]
+            parts.append(partial(answers, losses, method, asked))
             if isinstance(method, Projector):
-                climbing = Ladder(latents=method, pruner=options.pruner)
-                parts.append(partial(ladder, losses, climbing, asked[: options.ladder_n], texts, options.keeps))
+                others = lengths[max(lengths)]
+                for pruner in options.pruners:
+                    made = Ladder(latents=method, pruner=pruner)
+                    parts.append(partial(ladder, losses, made, asked[: options.ladder_n], others, options.keeps))
             for part in parts:  # an interrupted run leaves what it has
                 rows += part()
                 write_csv(Path(options.out), rows, (*PACKAGES, "torch", "transformers"))

@@ -1,7 +1,7 @@
 """Train what turns passages into vectors for a frozen language model.
 
-    python -m ctxcomp_eval.latent.train projector --model runs/lm/model --out runs/latent/projector
-    python -m ctxcomp_eval.latent.train memory_slots --model runs/lm/model --out runs/latent/memory_slots
+    python -m ctxcomp_eval.latent.train projector --model runs/lm_instruct/model --out runs/latent/projector
+    python -m ctxcomp_eval.latent.train memory_slots --model runs/lm_instruct/model --out runs/latent/memory_slots
 
 Stage 1 asks for the passage itself (paraphrase, reconstruction), stage 2 for answers, with the same model reading the
 full text as the teacher. Matrices learn by Muon, the rest by AdamW (xRAG: all by AdamW). Progress is shown, ``last.pt``
@@ -149,21 +149,28 @@ class Trainer:
         }
 
 
+def mixed(sets: Sequence[Sequence[Item]]) -> list[Item]:
+    """One of each set in turn."""
+    return [item for row in zip(*sets, strict=False) for item in row]
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("method", choices=list(LEARNERS))
-    parser.add_argument("--model", default="runs/lm/model", help="the generator's checkpoint; it stays as it is")
+    parser.add_argument(
+        "--model", default="runs/lm_instruct/model", help="the generator's checkpoint; it stays as it is"
+    )
     parser.add_argument("--out", required=True, help="folder of the weights, checkpoints and the curve")
     parser.add_argument("--steps", type=int, default=400, help="of stage 1")
     parser.add_argument("--stage2", type=int, default=150, help="steps of stage 2")
     parser.add_argument("--rate", type=float, help="peak learning rate of stage 1 (default: the method's)")
     parser.add_argument("--rate2", type=float, help="peak learning rate of stage 2 (default: the method's)")
     parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--tokens", type=int, default=96, help="of a passage")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 96], help="of a passage: as many of each length")
     parser.add_argument("--window", type=int, default=48, help="tokens of a passage that one step of stage 1 asks for")
     parser.add_argument("--question-tokens", type=int, default=160, help="of a question's passage, about")
-    parser.add_argument("--passages", type=int, default=20480)
-    parser.add_argument("--questions", type=int, default=4096)
+    parser.add_argument("--passages", type=int, default=10240, help="of each length")
+    parser.add_argument("--questions", type=int, default=1024)
     parser.add_argument("--retriever", default="minilm", help="an encoder as `load_encoder` takes it")
     parser.add_argument("--slots", type=int, default=8, help="vectors of a passage, for memory_slots")
     parser.add_argument("--every", type=int, default=25, help="steps between checkpoints")
@@ -179,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.retriever_size = retriever.encoder.hidden_size
     sets = [
         (
-            data.passages(split, generator.tokenizer, options.tokens, passages, retriever),
+            mixed([data.passages(split, generator.tokenizer, n, passages, retriever) for n in options.tokens]),
             data.questions(split, generator.tokenizer, options.question_tokens, questions, retriever),
         )
         for split, passages, questions in (("train", options.passages, options.questions), ("dev", 512, 512))

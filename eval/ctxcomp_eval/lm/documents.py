@@ -86,6 +86,11 @@ class Sources:
         return [row for row in found if self._mine(row["context"], HELD_OUT_QUESTIONS)]
 
 
+def beginning(text: str) -> str:
+    """What tells a text from others however it is spaced and punctuated: its first 60 letters and digits."""
+    return "".join(filter(str.isalnum, text.lower()))[:60]
+
+
 def quote(row: dict[str, Any], others: list[str], generator: random.Random, most: int) -> Exchange:
     """The question over its passage and up to ``most`` others, answered by the sentence that holds the answer."""
     context, answer = row["context"], row["answers"][0]

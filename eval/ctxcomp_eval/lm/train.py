@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,18 @@ def new_model(options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -
     return model
 
 
-def windows(tokenizer: PreTrainedTokenizerFast, sources: Sources, seed: int, length: int) -> Iterator[Batch]:
+def windows(
+    tokenizer: PreTrainedTokenizerFast,
+    sources: Sources,
+    seed: int,
+    length: int,
+    make: Callable[[Sources, int, int], Iterator[str]] = documents,
+) -> Iterator[Batch]:
     """Endless windows of ``length + 1`` token ids with the weight of each: documents one after the other."""
     end, assistant = id_of(tokenizer, END), id_of(tokenizer, ASSISTANT)
     ids: list[int] = []
     weights: list[float] = []
-    stream = documents(sources, seed, length // 2)
+    stream = make(sources, seed, length // 2)
     while True:
         texts = list(islice(stream, 64))
         for new in tokenizer(texts, add_special_tokens=False)["input_ids"]:
@@ -88,10 +94,12 @@ def loss_of(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
 class Trainer:
     """The loop: its state lives in ``out`` and survives an interruption."""
 
+    stages: tuple[tuple[float, int], ...] = STAGES
+
     def __init__(self, options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> None:
         torch.manual_seed(options.seed)
         self.options, self.out, self.tokenizer = options, Path(options.out), tokenizer
-        self.model = new_model(options, tokenizer)
+        self.model = self.new_model()
         hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in self.model.named_parameters() if p.ndim < 2 or "embed" in name]
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -99,6 +107,10 @@ class Trainer:
             torch.optim.AdamW(rest, lr=options.rate, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         self.step, self.log = 0, list[dict[str, float]]()
+
+    def new_model(self) -> LlamaForCausalLM:
+        """What training begins with."""
+        return new_model(self.options, self.tokenizer)
 
     def rate(self) -> float:
         """The share of the peak rate at this step."""
@@ -114,9 +126,18 @@ class Trainer:
                 optimizer.load_state_dict(state)
             self.step, self.log = saved["step"], saved["log"]
 
+    @property
+    def seed(self) -> int:
+        """Another one after each stop, so that a resumed run reads new text."""
+        return int(1000 * self.options.seed + self.step)
+
+    def stream(self, sources: Sources, length: int) -> Iterator[Batch]:
+        """Windows of the training documents."""
+        return windows(self.tokenizer, sources, self.seed, length)
+
     def batches(self, sources: Sources, length: int) -> Iterator[Batch]:
-        """Windows by the batch; another seed after each stop, so that a resumed run reads new text."""
-        stream = windows(self.tokenizer, sources, 1000 * self.options.seed + self.step, length)
+        """Windows by the batch."""
+        stream = self.stream(sources, length)
         while True:
             ids, weights = zip(*islice(stream, self.options.tokens // length), strict=True)
             yield torch.stack(ids), torch.stack(weights)
@@ -128,7 +149,7 @@ class Trainer:
         length = 0
         stream: Iterator[Batch] = iter(())
         while self.step < self.options.steps:
-            wanted = next(size for until, size in STAGES if self.step < until * self.options.steps)
+            wanted = next(size for until, size in self.stages if self.step < until * self.options.steps)
             if wanted != length:
                 length, stream = wanted, self.batches(train, wanted)
             losses.append(self.update(*next(stream)))
