@@ -238,8 +238,8 @@ class SentencePruner(EncoderOptions, Selector):
     ) -> None:
         """Mix in what the second look says, by how likely each question needs several passages.
 
-        The means are geometric: what one look finds irrelevant stays so. With arithmetic ones a threshold that kept 97 %
-        of the evidence of dev questions of one passage removed 92.7 % of their distractors, with these 93.9 %.
+        The means are geometric: what one look finds irrelevant stays so. With arithmetic ones a threshold that kept
+        97 % of the evidence of dev questions of one passage removed 92.7 % of their distractors, with these 93.9 %.
         """
         if self.second_look == "never" or self.reuse_embeddings:
             return
