@@ -103,8 +103,8 @@ class SentencePruner(EncoderOptions, Selector):
         the query; 0 for all.
     cross_margin: early exit: a passage is read with the query only if its best unit's log-odds by those signals come
         within this of the request's best; None for all. With 4 about 43 % of 20 passages are read and a call
-        takes two thirds of the time; on nq20 it costs 1 to 1.7 points of answer retention, and questions that need two
-        passages lose the second one more easily (19 % of them on dev).
+        takes two thirds of the time; on nq20 it costs 1 to 1.7 points of answer retention (with whole sentences and one
+        look), and questions that need two passages lose the second one more easily (19 % of them on dev).
     reuse_embeddings: take ``Passage.embedding`` as the passage's vector, so that with an early exit the passages that
         are not read cost nothing; only right when the retriever's model is ``model``.
     second_look: weigh the units once more with the best of them as evidence, for questions that need several passages:
