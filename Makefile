@@ -25,17 +25,19 @@ bench: $(VENV)/.bench  ## every benchmark, one after the other; eval/README.md n
 	$(BIN)/python -m ctxcomp_eval.bench
 
 TRAIN := $(BIN)/python -m ctxcomp_eval
-train: $(VENV)/.dev  ## make the default weights again, about three hours on 2 cores; needs the shared data
+train: $(VENV)/.dev  ## make the default weights again, about four hours on 2 cores; needs the shared data
 	$(TRAIN).train_token_head --out runs/token_head
 	$(TRAIN).pruner_data --out runs/pruner
 	$(TRAIN).train_pruner --data runs/pruner --first-layer 2 --steps 1800 --out runs/pruner/r32
 	$(TRAIN).pruner_data --out runs/dense --vectors runs/dense/pool.npy --twice qed_train
 	$(TRAIN).train_pruner --data runs/dense --init runs/pruner/r32/last.pt --first-layer 2 --rate 6e-4 --steps 1600 \
 	    --out runs/pruner/dense
+	$(TRAIN).train_pruner --data runs/dense --init runs/pruner/dense/last.pt --first-layer 2 --rate 5e-4 --steps 3000 \
+	    --negatives 4 --hops 2 --teacher runs/token_head/best.safetensors --seed 1 --out runs/pruner/third
 	cp runs/token_head/best.safetensors ctxcomp/weights/token_head.safetensors
-	cp runs/pruner/dense/last.safetensors ctxcomp/weights/sentence_pruner.safetensors
-	$(TRAIN).train_fusion --head runs/pruner/dense/last.safetensors
-	$(TRAIN).train_second_look --head runs/pruner/dense/last.safetensors
+	cp runs/pruner/third/last.safetensors ctxcomp/weights/sentence_pruner.safetensors
+	$(TRAIN).train_fusion --head runs/pruner/third/last.safetensors
+	$(TRAIN).train_second_look --head runs/pruner/third/last.safetensors
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +60,17 @@ class Candidates:
     def units_of(self, passage: int) -> slice:
         """Which units belong to a passage."""
         return slice(int(self.bounds[passage]), int(self.bounds[passage + 1]))
+
+    def only(self, passages: Sequence[int]) -> Candidates:
+        """The units of some passages, given in source order, as if the request had no others."""
+        mine = np.isin(self.passage, passages)
+        sizes = np.diff(self.bounds)[list(passages)]
+        return Candidates(
+            replace(self.request, passages=tuple(self.passages[p] for p in passages)),
+            np.repeat(np.arange(len(sizes), dtype=np.int64), sizes),
+            self.start[mine], self.end[mine], self.kind[mine], self.gap[mine],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        )  # fmt: skip
 
 
 def candidates(request: Request, level: Level) -> Candidates:

@@ -37,6 +37,7 @@ CASES: dict[str, Compressor] = {
         "token_pruner", token_to_word="first", force_tokens=("not", "?"), force_digits=True, drop_consecutive=True,
         allocate="chunk", min_score=0.2,
     ),
+    "token_pruner-clauses": load("token_pruner", clauses=1.0, min_score=0.01, allocate="passage", elision="[…]"),
     "semantic_drop": load("semantic_drop", window=12),
     "semantic_drop-hard": load(
         "semantic_drop", window=3, guard=("quotes",), phrases=False, query_weight=0.5, allocate="passage",

@@ -48,6 +48,8 @@ class Encoder:
     dtype, device: what it runs in and on.
     pooling: how token states become a vector.
     batch_tokens: padded tokens per forward pass, at most; bounds peak memory.
+    labels: names of the head's outputs, where its file tells them.
+    independent: whether each output is a probability of its own, by a sigmoid, or one of a softmax over all.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Encoder:
     pooling: Pooling
     batch_tokens: int
     backend: Backend = field(repr=False)
+    labels: tuple[str, ...] = ()
+    independent: bool = False
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids and character offsets of whole texts, without specials."""
@@ -188,7 +192,7 @@ class Encoder:
             owner = owners(len(t), cut)
             values = np.zeros(len(t), dtype=np.float32)
             for i, (a, b) in enumerate(cut):
-                probabilities = _probabilities(next(logits)[1:-1], label)
+                probabilities = self._probabilities(next(logits)[1:-1], label)
                 mine = owner[a:b] == i
                 values[a:b][mine] = probabilities[mine]
             results.append((t.offsets, values))
@@ -197,6 +201,12 @@ class Encoder:
     def with_specials(self, ids: Ids) -> Ids:
         """``ids`` between the two specials."""
         return np.concatenate([[self.cls_id], ids, [self.sep_id]]).astype(np.int64)
+
+    def _probabilities(self, logits: Floats, label: int) -> Floats:
+        if self.independent or logits.shape[1] == 1:
+            return np.asarray(1 / (1 + np.exp(-logits[:, label if self.independent else 0])), dtype=np.float32)
+        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exp[:, label] / exp.sum(axis=1), dtype=np.float32)
 
     def _window(self, max_tokens: int) -> int:
         if not 3 <= max_tokens <= self.max_tokens:
@@ -230,10 +240,3 @@ class Encoder:
 def _unit_length(vectors: Floats) -> Floats:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
-
-
-def _probabilities(logits: Floats, label: int) -> Floats:
-    if logits.shape[1] == 1:
-        return np.asarray(1 / (1 + np.exp(-logits[:, 0])), dtype=np.float32)
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exp[:, label] / exp.sum(axis=1), dtype=np.float32)

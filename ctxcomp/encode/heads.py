@@ -26,19 +26,24 @@ class Head:
     bias: float32 ``[labels]``.
     deltas: module path without the model prefix -> what to add to its weight, ``[out, in]``.
     sha256: hash of the file; "" for a head that is part of the checkpoint.
+    names: of the outputs, where the file tells them.
+    independent: whether each output is a probability of its own, by a sigmoid, or one of a softmax over all.
     """
 
     weight: Matrix
     bias: Matrix
     deltas: dict[str, Matrix]
     sha256: str = ""
+    names: tuple[str, ...] = ()
+    independent: bool = False
 
 
 def read_head(path: Path) -> Head:
     """Read a head file: ``classifier.weight``, ``classifier.bias`` and pairs ``<module path>.lora_A``, ``.lora_B``.
 
     The delta of a module is ``lora_B @ lora_A * lora_scale``; ``lora_scale`` is in the metadata, 1 if absent. Module
-    paths are those of the state dict, for example ``encoder.layer.0.attention.self.query``.
+    paths are those of the state dict, for example ``encoder.layer.0.attention.self.query``. ``labels`` in the metadata
+    names the outputs, with commas between; ``activation`` is "softmax", as if absent, or "sigmoid".
 
     Raises
     ------
@@ -67,7 +72,13 @@ def read_head(path: Path) -> Head:
                 f"{path}: {name} has lora_A {a.shape} and lora_B {b.shape}; [rank, in] and [out, rank] fit"
             )
         deltas[name] = (b @ a * np.float32(scale)).astype(np.float32)
-    return _checked(Head(weight, bias, deltas, sha256), str(path))
+    labels = tuple(filter(None, metadata.get("labels", "").split(",")))
+    if labels and len(labels) != len(weight):
+        raise ModelError(f"{path}: {len(weight)} outputs, but {len(labels)} labels, {', '.join(labels)}")
+    activation = metadata.get("activation", "softmax")
+    if activation not in ("softmax", "sigmoid"):
+        raise ModelError(f"{path}: activation must be softmax or sigmoid, got {activation!r}")
+    return _checked(Head(weight, bias, deltas, sha256, labels, activation == "sigmoid"), str(path))
 
 
 def head_sha256(path: Path) -> str:

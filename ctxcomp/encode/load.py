@@ -99,6 +99,8 @@ def _load(
         window=min(checkpoint.max_seq_length or max_tokens, max_tokens), num_labels=labels, weights_hash=weights_hash,
         cls_id=cls_id, sep_id=sep_id, pad_id=pad_id, runtime=runtime, dtype=dtype, device=device,
         pooling=pooling or checkpoint.pooling, batch_tokens=batch_tokens, backend=backend,
+        labels=head.names if isinstance(head, Head) else (),
+        independent=isinstance(head, Head) and head.independent,
     )  # fmt: skip
 
 

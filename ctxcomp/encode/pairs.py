@@ -135,7 +135,7 @@ def _merge(parts: Sequence[tuple[int, Floats | None]], spans: list[tuple[int, in
 
 @dataclass(frozen=True, eq=False)
 class HeadedEncoder:
-    """An encoder with a head of two outputs: rank at the first token, keep at every token; token types are all 0."""
+    """An encoder with a head: output 0 at the first token ranks, output 1 keeps tokens; token types are all 0."""
 
     encoder: Encoder
 
@@ -163,7 +163,7 @@ def load_pair_scorer(
     Parameters
     ----------
     model: "minilm", a checkpoint directory, or a hub id in the local cache.
-    head: a head file with two outputs (rank logit at the first token, keep logit at every token) for an encoder, or
+    head: a head file for an encoder (output 0 the rank logit at the first token, output 1 every token's keep logit), or
         "none" for the checkpoint's own heads.
     runtime: "auto" as for ``load_encoder`` with a head file; published cross-encoders run on torch.
     dtype, device, threads, batch_tokens: as for ``load_encoder``.
@@ -190,8 +190,8 @@ def load_pair_scorer(
 
 @lru_cache(maxsize=16)
 def _headed(encoder: Encoder, head: str) -> WindowedScorer:
-    if encoder.num_labels != 2:
-        raise ModelError(f"the head {head} has {encoder.num_labels} outputs: a pair scorer needs 2, rank and keep")
+    if encoder.num_labels < 2:
+        raise ModelError(f"the head {head} has {encoder.num_labels} output: a pair scorer needs 2, rank and keep")
     window = _checked_window(min(WINDOW_TOKENS, encoder.max_tokens), encoder.name)
     form = read_pair_form(encoder.tokenizer, encoder.name)
     model = HeadedEncoder(encoder)

@@ -56,13 +56,10 @@ class Seen:
     Parameters
     ----------
     logits: float64 ``[units]``, log-odds of the first look.
-    passages, parts: unit vectors of the passages ``[passages, hidden]`` and of the units ``[units, hidden]``.
     """
 
     units: Candidates
     logits: Scores
-    passages: Vectors
-    parts: Vectors
 
     def best_of_passages(self) -> Scores:
         """The best log-odds of each passage."""
@@ -110,11 +107,12 @@ def subject(passage: Passage) -> Words:
     return _content(found.group(0) if found and found.start() < 40 else " ".join(text.split()[:4]))
 
 
-def second_signals(seen: Seen, vocabulary: Vocabulary, hops: Vectors) -> Matrix:
+def second_signals(seen: Seen, vocabulary: Vocabulary, parts: Vectors, hops: Vectors) -> Matrix:
     """Float64 ``[units, len(SECOND)]``.
 
     Parameters
     ----------
+    parts: the vectors of the units ``[units, hidden]``.
     hops: the vectors of the question with each piece of evidence behind it, ``[evidence, hidden]``.
     """
     units, own = seen.units, vocabulary
@@ -135,8 +133,8 @@ def second_signals(seen: Seen, vocabulary: Vocabulary, hops: Vectors) -> Matrix:
             np.array([own.share(held, missing) for held in own.units]),
             np.array([own.share(held, missing) for held in own.passages])[passage],
             np.array([own.share(held, behind) for held in own.passages])[passage],
-            seen.parts @ hop,
-            seen.parts @ seen.parts[i],
+            parts @ hop,
+            parts @ parts[i],
         ]
         weight = (passage != p) * math.exp(SHARPNESS * (seen.logits[i] - seen.logits[evidence[0]]))
         linked = np.maximum(linked, np.stack(columns, axis=1) * weight[:, None])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +15,15 @@ from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.errors import InputError
-from ctxcomp.text.second_look import SECOND, SEVERAL, Seen, Vocabulary, second_signals, several_signals
+from ctxcomp.text.fusion import FUSION, FusionName, fused, probabilities, several_share, sigmoid, stored
+from ctxcomp.text.repeats import less_repeated
+from ctxcomp.text.second_look import Seen, Vocabulary, second_signals
 from ctxcomp.text.signals import (
-    CHEAP,
     CROSS,
     STORED,
     Look,
     Matrix,
+    Vectors,
     cross_signals,
     embed_passages,
     embed_queries,
@@ -36,53 +36,44 @@ from ctxcomp.text.stored import stored_vectors
 if TYPE_CHECKING:
     from ctxcomp.encode.pairs import PairScorer, PairScores
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
-DEFAULT_HEAD = WEIGHTS / "sentence_pruner.safetensors"
-FUSION = WEIGHTS / "sentence_fusion.json"
-
-
-@cache
-def stored() -> Any:
-    """What the fusion's file holds."""
-    return json.loads(FUSION.read_text(encoding="utf-8"))
-
-
-FusionName = Literal["stored", "cheap", "full", "second", "several"]
-SIGNALS: dict[FusionName, tuple[str, ...]] = {
-    "stored": STORED,
-    "cheap": CHEAP,
-    "full": (*CHEAP, *CROSS),
-    "second": (*CHEAP, *CROSS, *SECOND),
-    "several": SEVERAL,
-}
-"""What each linear model weighs; the last one says whether a request needs several passages."""
+DEFAULT_HEAD = FUSION.with_name("sentence_pruner.safetensors")
 SELDOM = 0.02
 """A question that is less likely to need several passages gets no second look."""
 
 
-@cache
-def fusion(name: FusionName) -> tuple[Scores, float]:
-    """Weights float64 ``[signals]`` and bias of a linear model."""
-    model = stored()[name]
-    return np.array([model["weights"][signal] for signal in SIGNALS[name]]), float(model["bias"])
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request with a query, read.
 
+    Parameters
+    ----------
+    n: its place in the batch.
+    read: the passages that were read with the query, in source order.
+    cross: what that says of their units, float64 ``[units of these, len(CROSS)]``.
+    logits: log-odds of all units by the first look.
+    """
 
-def probabilities(logits: Scores, calibration: Mapping[str, float]) -> Scores:
-    """Log-odds of all units of a request to probabilities; the distance to the best tells what the rest is worth."""
-    margin = logits - logits.max(initial=-np.inf)
-    return _sigmoid(calibration["logit"] * logits + calibration["margin"] * margin + calibration["bias"])
+    n: int
+    units: Candidates
+    look: Look
+    read: list[int]
+    cross: Matrix
+    logits: Scores
 
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """Which units are of passages that were read."""
+        return np.isin(self.units.passage, self.read)
 
-def fused(name: FusionName, signals: Matrix) -> Scores:
-    """Log-odds that a unit is needed, float64 ``[units]``."""
-    weights, bias = fusion(name)
-    return np.asarray(signals @ weights + bias, dtype=np.float64)
+    @cached_property
+    def seen(self) -> Seen:
+        """The passages that were read, as the second look finds them."""
+        return Seen(self.units.only(self.read), self.logits[self.rows])
 
-
-def several_share(seen: Seen, words: Vocabulary) -> float:
-    """How likely a question needs several passages, in [0, 1]."""
-    weights, bias = fusion("several")
-    return float(_sigmoid(several_signals(seen, words) @ weights + bias))
+    @cached_property
+    def words(self) -> Vocabulary:
+        """The words of these."""
+        return Vocabulary(self.seen.units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +96,8 @@ class SentencePruner(EncoderOptions, Selector):
         within this of the request's best; None for all. With 4 about 43 % of 20 passages are read and a call
         takes two thirds of the time; on nq20 it costs 1 to 1.7 points of answer retention (with whole sentences and one
         look), and questions that need two passages lose the second one more easily (19 % of them on dev).
+    redundancy: a unit that says the same as a better one has its probability multiplied by up to exp(-redundancy);
+        0 for no such loss. There is none with ``reuse_embeddings``, where units have no vectors.
     reuse_embeddings: take ``Passage.embedding`` as the passage's vector, so that with an early exit the passages that
         are not read cost nothing; only right when the retriever's model is ``model``.
     second_look: weigh the units once more with the best of them as evidence, for questions that need several passages:
@@ -126,6 +119,7 @@ class SentencePruner(EncoderOptions, Selector):
     head: str | None = None
     cross_passages: int = 0
     cross_margin: float | None = None
+    redundancy: float = 4.0
     reuse_embeddings: bool = False
 
     def __post_init__(self) -> None:
@@ -134,6 +128,8 @@ class SentencePruner(EncoderOptions, Selector):
             raise InputError(f"cross_margin must be 0 or more, or None for all passages, got {self.cross_margin}")
         if self.cross_passages < 0:
             raise InputError(f"cross_passages must be 0, for all, or more, got {self.cross_passages}")
+        if not self.redundancy >= 0:
+            raise InputError(f"redundancy must be 0, for none, or more, got {self.redundancy}")
 
     def head_source(self) -> str:
         """The adapter's file, or "none" for a published cross-encoder with heads of its own."""
@@ -150,20 +146,20 @@ class SentencePruner(EncoderOptions, Selector):
         """The probability in [0, 1] that each unit is needed."""
         if self.head_source() == "none":
             return self._published(batch)
-        asked = [units for units in batch if units.query.strip()]
-        first = iter(self._first(asked))
-        looks = [next(first) if units.query.strip() else None for units in batch]
-        read = [self._read(units, seen) for units, seen in zip(batch, looks, strict=True)]
-        pairs = [(units.query, units.passages[p].text) for units, some in zip(batch, read, strict=True) for p in some]
-        found = iter(self.pair_scorer().score(pairs))
-        cross = [
-            {p: cross_signals(units, p, next(found)) for p in some} for units, some in zip(batch, read, strict=True)
-        ]
-        if self.reuse_embeddings:
-            self._add_similarity(batch, cross)
-        fresh = [self._fused(units, one, own) for units, one, own in zip(batch, looks, cross, strict=True)]
-        self._look_again(batch, looks, cross, fresh)
-        return fresh
+        places = [n for n, units in enumerate(batch) if units.query.strip()]
+        looks = dict(zip(places, self._first([batch[n] for n in places]), strict=True))
+        read = [self._read(units, looks.get(n)) for n, units in enumerate(batch)]
+        cross = self._cross(list(zip(batch, read, strict=True)))
+        scores = [sigmoid(own[:, CROSS.index("keep")]) for own in cross]
+        asked = [self._ask(n, batch[n], one, read[n], cross[n]) for n, one in looks.items()]
+        for one in asked:
+            scores[one.n] = probabilities(one.logits, one.units.passage, stored()["probability"])
+        if self.second_look != "never":
+            self._look_again(asked, scores)
+        if self.redundancy and not self.reuse_embeddings:
+            for one in asked:
+                scores[one.n] = less_repeated(scores[one.n], one.look.parts, self.redundancy)
+        return scores
 
     def focus(self, units: Candidates, i: int) -> Scores | None:
         """The keep logit of each character's token."""
@@ -180,18 +176,17 @@ class SentencePruner(EncoderOptions, Selector):
 
     def _first(self, asked: Sequence[Candidates]) -> list[Look]:
         """What is known of each request before passages are read with the query: ``SIGNALS[self._stage]``."""
+        if not asked:
+            return []
         encoder = self.load_encoder("none")
         if not self.reuse_embeddings:
-            return look(asked, encoder) if asked else []
+            return look(asked, encoder)
         queries = embed_queries(asked, encoder)
-        vectors = [self._vectors(units, encoder.hidden_size) for units in asked]
+        vectors = [stored_vectors(units, encoder.hidden_size, self.model, normalize=True) for units in asked]
         return [
-            Look(stored_signals(units, queries[units.query], own), own, own[:0])
+            Look(stored_signals(units, queries[units.query], own), queries[units.query], own[:0])
             for units, own in zip(asked, vectors, strict=True)
         ]
-
-    def _vectors(self, units: Candidates, dimension: int) -> NDArray[np.float32]:
-        return stored_vectors(units, dimension, self.model, normalize=True)
 
     @property
     def _stage(self) -> FusionName:
@@ -209,55 +204,50 @@ class SentencePruner(EncoderOptions, Selector):
             order = order[best[order] >= best.max() - self.cross_margin]
         return sorted(order.tolist())
 
-    def _add_similarity(self, batch: Sequence[Candidates], cross: Sequence[dict[int, Matrix]]) -> None:
-        """Put the units' own similarities, which are not stored, before the signals of the passages that were read."""
-        asked = [(units, own) for units, own in zip(batch, cross, strict=True) if units.query.strip()]
-        encoder = self.load_encoder("none")
-        queries = embed_queries([units for units, _ in asked], encoder)
-        embedded = embed_passages(((units, p) for units, own in asked for p in own), encoder)
-        for units, own in asked:
-            for p, signals in own.items():
-                similarity = embedded.units[units.passages[p].text] @ queries[units.query]
-                own[p] = np.concatenate([similarity[:, None], signals], axis=1)
+    def _cross(self, wanted: Sequence[tuple[Candidates, Sequence[int]]]) -> list[Matrix]:
+        """Per request what the cross-encoder says of the units of some passages."""
+        pairs = [(units.query, units.passages[p].text) for units, own in wanted for p in own]
+        found = iter(self.pair_scorer().score(pairs))
+        none = np.empty((0, len(CROSS)))
+        return [np.concatenate([none, *(cross_signals(units, p, next(found)) for p in own)]) for units, own in wanted]
 
-    def _fused(self, units: Candidates, seen: Look | None, cross: dict[int, Matrix]) -> Scores:
-        if seen is None:
-            return _sigmoid(np.concatenate([cross[p][:, CROSS.index("keep")] for p in range(len(units.passages))]))
-        logits = fused(self._stage, seen.signals)
-        for p, own in cross.items():
-            mine = units.units_of(p)
-            logits[mine] = fused("full", np.concatenate([seen.signals[mine], own], axis=1))
-        return probabilities(logits, stored()["probability"])
+    def _ask(self, n: int, units: Candidates, one: Look, read: list[int], cross: Matrix) -> Asked:
+        logits = fused(self._stage, one.signals)
+        rows = np.isin(units.passage, read)
+        name: FusionName = "read" if self.reuse_embeddings else "full"
+        logits[rows] = fused(name, np.concatenate([one.signals[rows], cross], axis=1))
+        return Asked(n, units, one, read, cross, logits)
 
-    def _look_again(
-        self,
-        batch: Sequence[Candidates],
-        looks: Sequence[Look | None],
-        cross: Sequence[dict[int, Matrix]],
-        scores: list[Scores],
-    ) -> None:
-        """Mix in what the second look says, by how likely each question needs several passages.
+    def _look_again(self, asked: Sequence[Asked], scores: list[Scores]) -> None:
+        """Mix in what the second look says of the passages that were read, by how likely it is needed.
 
         The means are geometric: what one look finds irrelevant stays so. With arithmetic ones a threshold that kept
         97 % of the evidence of dev questions of one passage removed 92.7 % of their distractors, with these 93.9 %.
         """
-        if self.second_look == "never" or self.reuse_embeddings:
+        again = [one for one in asked if len(one.read) > 1 and self._several(one) >= SELDOM]
+        if not again:
             return
-        again: list[tuple[int, float, Matrix, Seen, Vocabulary]] = []
-        for n, (units, one, own) in enumerate(zip(batch, looks, cross, strict=True)):
-            if one is not None and 1 < len(units.passages) == len(own):
-                signals = np.concatenate([one.signals, np.concatenate([own[p] for p in sorted(own)])], axis=1)
-                seen, words = Seen(units, fused("full", signals), one.passages, one.parts), Vocabulary(units)
-                several = 1.0 if self.second_look == "always" else several_share(seen, words)
-                if several >= SELDOM:
-                    again.append((n, several, signals, seen, words))
-        texts = [f"{seen.units.query} {seen.units.texts[i]}" for *_, seen, _ in again for i in seen.evidence()]
-        hops = iter(self.load_encoder("none").embed(texts) if texts else ())
-        for n, several, signals, seen, words in again:
-            linked = second_signals(seen, words, np.stack([next(hops) for _ in seen.evidence()]))
-            logits = fused("second", np.concatenate([signals, linked], axis=1))
-            second = probabilities(logits, stored()["probability_second"])
-            scores[n] = scores[n] ** (1 - several) * second**several
+        asks = [[f"{one.units.query} {one.seen.units.texts[i]}" for i in one.seen.evidence()] for one in again]
+        vectors = iter(self.load_encoder("none").embed([ask for own in asks for ask in own]))
+        for one, parts, own in zip(again, self._parts(again), asks, strict=True):
+            linked = second_signals(one.seen, one.words, parts, np.stack([next(vectors) for _ in own]))
+            known = one.look.signals[one.rows, : len(STORED)]
+            similarity = (parts @ one.look.query)[:, None]
+            logits = fused("second", np.concatenate([known, similarity, one.cross, linked], axis=1))
+            second = probabilities(logits, one.seen.units.passage, stored()["probability_second"])
+            several = self._several(one)
+            scores[one.n][one.rows] = scores[one.n][one.rows] ** (1 - several) * second**several
+
+    def _several(self, one: Asked) -> float:
+        return 1.0 if self.second_look == "always" else several_share(one.seen, one.words)
+
+    def _parts(self, wanted: Sequence[Asked]) -> list[Vectors]:
+        """The vectors of the units that were read, embedded now where those of the passages were stored."""
+        if not self.reuse_embeddings:
+            return [one.look.parts[one.rows] for one in wanted]
+        passages = ((one.units, p) for one in wanted for p in one.read)
+        embedded = embed_passages(passages, self.load_encoder("none")).units
+        return [np.concatenate([embedded[one.units.passages[p].text] for p in one.read]) for one in wanted]
 
     def _published(self, batch: Sequence[Candidates]) -> list[Scores]:
         """The mean keep probability of each unit's tokens; where a model only ranks, its score of the unit itself."""
@@ -265,7 +255,7 @@ class SentencePruner(EncoderOptions, Selector):
         pairs = [(units.query, passage.text) for units in batch for passage in units.passages]
         if scorer.score(pairs[:1])[0].keep is None:
             ranked = iter(scorer.score([(units.query, text) for units in batch for text in units.texts]))
-            return [_sigmoid(np.array([next(ranked).rank for _ in units.texts])) for units in batch]
+            return [sigmoid(np.array([next(ranked).rank for _ in units.texts])) for units in batch]
         found = iter(scorer.score(pairs))
         return [
             np.concatenate([_token_means(units, p, next(found)) for p in range(len(units.passages))]) for units in batch
@@ -283,8 +273,4 @@ class SentencePruner(EncoderOptions, Selector):
 
 def _token_means(units: Candidates, p: int, scores: PairScores) -> Scores:
     keep = np.zeros(0) if scores.keep is None else scores.keep
-    return unit_means(units, p, _sigmoid(keep), scores.offsets)
-
-
-def _sigmoid(logits: NDArray[Any]) -> Scores:
-    return 1 / (1 + np.exp(-np.clip(np.asarray(logits, dtype=np.float64), -500, 500)))
+    return unit_means(units, p, sigmoid(keep), scores.offsets)

@@ -60,12 +60,13 @@ class Look:
 
     Parameters
     ----------
-    signals: float64 ``[units, len(CHEAP)]``.
-    passages, parts: unit vectors of its passages ``[passages, hidden]`` and units ``[units, hidden]``.
+    signals: float64 ``[units, len(CHEAP)]``; ``[units, len(STORED)]`` where the passages' vectors were stored.
+    query: the query's unit vector ``[hidden]``.
+    parts: those of the units ``[units, hidden]``; none where the passages' were stored.
     """
 
     signals: Matrix
-    passages: Vectors
+    query: Vectors
     parts: Vectors
 
 
@@ -88,7 +89,7 @@ def look(batch: Sequence[Candidates], encoder: Encoder) -> list[Look]:
         passages = np.stack([embedded.whole[text] for text in texts])
         parts = np.concatenate([embedded.units[text] for text in texts])
         signals = np.concatenate([stored_signals(units, query, passages), (parts @ query)[:, None]], axis=1)
-        found.append(Look(signals, passages, parts))
+        found.append(Look(signals, query, parts))
     return found
 
 

@@ -15,10 +15,13 @@ from ctxcomp.candidates import Candidates
 from ctxcomp.compressor import Scores, Selector
 from ctxcomp.encode.options import EncoderOptions
 from ctxcomp.encode.tokens import part_of_tokens
+from ctxcomp.errors import InputError
 from ctxcomp.segment import Level
+from ctxcomp.text.clauses import main_clauses
 from ctxcomp.text.phrases import whole_phrases
 
 DEFAULT_HEAD = Path(__file__).parent.parent / "weights" / "token_head.safetensors"
+SHARED_HEAD = DEFAULT_HEAD.with_name("sentence_pruner.safetensors")
 CHUNK_TOKENS = 510
 """Tokens of the paper's chunks: 512 positions less two specials."""
 
@@ -33,14 +36,18 @@ class TokenPruner(EncoderOptions, Selector):
     Parameters
     ----------
     model: a BERT- or XLM-R-like checkpoint; "minilm" comes with a head of our own.
-    head: path of a head file for ``model``; None for the checkpoint's own classifier (for "minilm", ours).
-    label: which of the classifier's outputs means "keep".
+    head: path of a head file for ``model``; None for the checkpoint's own classifier (for "minilm", ours);
+        "sentence_pruner" for the weights of that method, which then need no second place in memory.
+    label: which of the classifier's outputs means "keep"; None for the one that a head file names "word" or "keep",
+        else 1.
     token_to_word: a word's probability is the "mean" of its tokens' or that of its "first".
     force_tokens: words and marks that are always kept, compared as they are written; whitespace needs no forcing,
         newlines between kept words are always kept.
     force_digits: words with a digit are always kept.
     phrases: rank names, numbers and runs of content words as wholes, articles last, and negations with what they
         negate; `ctxcomp.text.phrases` says what it is worth. ``protect=("names", "digits", "negations")`` guarantees.
+    clauses: in [0, 1], how much main clauses of English sentences count beside that: 0 keeps what answers questions, 1
+        shortens to the gist, like a headline; `ctxcomp.text.clauses` says what either costs.
     drop_consecutive: of the same forced token twice in a row, with nothing kept between, keep the first.
     allocate: "global" lets dense passages keep more than others, "passage" keeps the same share of each, "chunk"
         the same share of each chunk of at most 510 tokens, as the paper does.
@@ -56,13 +63,19 @@ class TokenPruner(EncoderOptions, Selector):
 
     unit: Level = "word"
     head: str | None = None
-    label: int = 1
+    label: int | None = None
     token_to_word: Literal["mean", "first"] = "mean"
     force_tokens: tuple[str, ...] = ()
     force_digits: bool = False
     phrases: bool = True
+    clauses: float = 0.0
     drop_consecutive: bool = False
     allocate: Literal["global", "passage", "chunk"] = "global"  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        Selector.__post_init__(self)
+        if not 0 <= self.clauses <= 1:
+            raise InputError(f"clauses must be in [0, 1], got {self.clauses}")
 
     @property
     def protected_patterns(self) -> tuple[str, ...]:
@@ -74,13 +87,15 @@ class TokenPruner(EncoderOptions, Selector):
         """The keep probability of each unit, from one pass over the passages of all requests."""
         texts = list(dict.fromkeys(p.text for units in batch for p in units.passages))
         encoder = self.load_encoder()
-        by_text = dict(zip(texts, encoder.keep_probs(texts, label=self.label), strict=True))
+        named = [encoder.labels.index(name) for name in ("word", "keep") if name in encoder.labels]
+        label = next(iter(named), 1) if self.label is None else self.label
+        by_text = dict(zip(texts, encoder.keep_probs(texts, label=label), strict=True))
         return [self._score(units, by_text) for units in batch]
 
     def head_source(self) -> str:
         """Our own head for "minilm", the checkpoint's classifier otherwise."""
         if self.head is not None:
-            return self.head
+            return str(SHARED_HEAD) if self.head == "sentence_pruner" else self.head
         return str(DEFAULT_HEAD) if self.model == "minilm" else "token"
 
     def _score(self, units: Candidates, by_text: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Scores:
@@ -91,7 +106,10 @@ class TokenPruner(EncoderOptions, Selector):
             word = part_of_tokens(units.start[mine], units.end[mine], offsets)
             inside = word >= 0
             scores[mine] = _merge(word[inside], probabilities[inside], len(scores[mine]), self.token_to_word)
-        return whole_phrases(units, scores) if self.phrases and self.unit == "word" else scores
+        if self.unit != "word":
+            return scores
+        ranked = whole_phrases(units, scores) if self.phrases else scores
+        return main_clauses(units, ranked, self.clauses) if self.clauses else ranked
 
     def groups(self, units: Candidates) -> NDArray[np.int64] | None:
         """Chunks of at most 510 tokens that end after a full stop or at a line's end, if ``allocate="chunk"``."""

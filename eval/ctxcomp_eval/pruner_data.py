@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import bm25s
 import numpy as np
 from tqdm import tqdm
 
+from ctxcomp.segment import segment
 from ctxcomp.text.bm25 import words
 from ctxcomp_eval.data import data_dir, in_dev, read_rows
 from ctxcomp_eval.pruner_pool import Pool
@@ -167,6 +168,28 @@ def hotpot_groups(folder: Path, part: str) -> Iterator[Group]:
             yield Group(
                 row["id"], "hotpot", row["question"], tuple(row["answers"]), tuple(p["text"] for p in passages),
                 evidence, ((),) * n, (0.0,) * n,
+            )  # fmt: skip
+
+
+def hop_groups(folder: Path, rng: random.Random) -> Iterator[Group]:
+    """HotpotQA's training questions as they are, and as the second look asks: with a sentence behind the question.
+
+    Behind a sentence of the evidence the other passage is wanted; behind one that leads nowhere, both are.
+    """
+    for group in hotpot_groups(folder, "train"):
+        yield group
+        held = [i for i, spans in enumerate(group.evidence) if spans]
+        astray = [i for i in range(len(group.passages)) if i not in held]
+        for i in (*held, *rng.sample(astray, min(1, len(astray)))):
+            text = group.passages[i]
+            units = segment(text, "sentence")
+            spans = group.evidence[i] or list(zip(units.start.tolist(), units.end.tolist(), strict=True))
+            begin, end = rng.choice(spans)
+            rest = [k for k in range(len(group.passages)) if k != i]
+            yield replace(
+                group, id=f"{group.id}-{i}", source="hop", question=f"{group.question} {text[begin:end].strip()}",
+                passages=tuple(group.passages[k] for k in rest), evidence=tuple(group.evidence[k] for k in rest),
+                ignored=((),) * len(rest), scores=(0.0,) * len(rest),
             )  # fmt: skip
 
 

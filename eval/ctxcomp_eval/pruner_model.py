@@ -1,9 +1,9 @@
-"""The model of `sentence_pruner` under training: one pass over question and passage, two outputs per token."""
+"""The model of `sentence_pruner` under training: one pass over question and passage, three outputs per token."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ctxcomp_eval.token_head_model import ADAPTED, LowRank
 QUERY_TOKENS = 64
 PASSAGE_TOKENS = 256
 PASS_PAIRS = 8
+OUTPUTS = ("rank", "keep", "word")
 Offsets = list[tuple[int, int]]
 
 
@@ -46,7 +47,10 @@ class PairBatch:
 
 
 class PairModel(nn.Module):
-    """MiniLM with low-rank adapters and a linear layer: output 0 at ``[CLS]`` ranks, output 1 keeps tokens.
+    """MiniLM with low-rank adapters and a linear layer.
+
+    Output 0 at ``[CLS]`` ranks the passage, output 1 keeps its tokens for the question, and output 2 those of a text
+    read alone, whatever the question.
 
     Parameters
     ----------
@@ -65,7 +69,7 @@ class PairModel(nn.Module):
         ).requires_grad_(False)
         self.encoder.bfloat16()
         self.rank, self.scale = rank, scale
-        self.classifier = nn.Linear(self.encoder.config.hidden_size, 2)
+        self.classifier = nn.Linear(self.encoder.config.hidden_size, len(OUTPUTS))
         nn.init.zeros_(self.classifier.bias)
         layers = [f"encoder.layer.{i}." for i in range(first, self.encoder.config.num_hidden_layers)]
         paths = [path for path, _ in self.encoder.named_modules() if path.endswith(ADAPTED)]
@@ -76,22 +80,37 @@ class PairModel(nn.Module):
         """The parameters that are trained, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    def adopt(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of a run, also of one without the last output, which then begins as the one before it."""
+        own = dict(state)
+        for name in ("classifier.weight", "classifier.bias"):
+            missing = len(OUTPUTS) - len(own[name])
+            own[name] = torch.cat([own[name], *[own[name][-1:]] * missing])
+        self.load_state_dict(own, strict=False)
+
     def encode(
-        self, pairs: Sequence[tuple[str, str]]
+        self, pairs: Sequence[tuple[str | None, str]]
     ) -> tuple[list[list[int]], list[list[tuple[int, int]]], list[int]]:
-        """Ids, character offsets of the passage's tokens, and where the passage begins, per pair."""
-        questions = self.tokenizer([q for q, _ in pairs], add_special_tokens=False)["input_ids"]
+        """Ids, character offsets of the passage's tokens, and where the passage begins, per pair.
+
+        Without a question (None) the passage stands alone between the specials.
+        """
+        questions = self.tokenizer([q or "" for q, _ in pairs], add_special_tokens=False)["input_ids"]
         passages = self.tokenizer([p for _, p in pairs], add_special_tokens=False, return_offsets_mapping=True)
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         ids, offsets, begins = [], [], []
-        for question, text, places in zip(questions, passages["input_ids"], passages["offset_mapping"], strict=True):
-            head = [cls, *question[:QUERY_TOKENS], sep]
+        for pair, question, text, places in zip(
+            pairs, questions, passages["input_ids"], passages["offset_mapping"], strict=True
+        ):
+            head = [cls] if pair[0] is None else [cls, *question[:QUERY_TOKENS], sep]
             ids.append([*head, *text[:PASSAGE_TOKENS], sep])
             offsets.append(places[:PASSAGE_TOKENS])
             begins.append(len(head))
         return ids, offsets, begins
 
-    def batch(self, pairs: Sequence[tuple[str, str]], evidence: Sequence[Any], ignored: Sequence[Any]) -> PairBatch:
+    def batch(
+        self, pairs: Sequence[tuple[str | None, str]], evidence: Sequence[Any], ignored: Sequence[Any]
+    ) -> PairBatch:
         """Tokenize pairs and label the sentences of their passages."""
         ids, offsets, begins = self.encode(pairs)
         shape = (len(pairs), max(map(len, ids)))
@@ -115,18 +134,18 @@ class PairModel(nn.Module):
         ids_, mask_, sentence_ = map(torch.from_numpy, (padded, mask, sentence))
         return PairBatch(ids_, mask_, sentence_, len(pair_of), torch.tensor(pair_of), torch.tensor(target))
 
-    def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The rank logit ``[pairs]`` and the keep logit of each token ``[pairs, tokens]``."""
+    def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The rank logit ``[pairs]``, and the keep and word logits of each token ``[pairs, tokens]``."""
         lengths = batch.mask.sum(1)
         order = lengths.argsort()
-        logits = torch.zeros(*batch.ids.shape, 2)
+        logits = torch.zeros(*batch.ids.shape, len(OUTPUTS))
         for rows in torch.split(order, PASS_PAIRS):  # pairs of like length, so that little is padding
             n = int(lengths[rows].max())
             with torch.autocast("cpu", torch.bfloat16):
                 states = self.encoder(input_ids=batch.ids[rows, :n], attention_mask=batch.mask[rows, :n])
             own = nn.functional.pad(self.classifier(states.last_hidden_state.float()), (0, 0, 0, logits.shape[1] - n))
             logits = logits.index_copy(0, rows, own)
-        return logits[:, 0, 0], logits[..., 1]
+        return logits[:, 0, 0], logits[..., 1], logits[..., 2]
 
     def sentence_logits(self, batch: PairBatch, keep: Tensor) -> Tensor:
         """The mean keep logit of each sentence's tokens, ``[sentences]``."""
@@ -143,4 +162,10 @@ class PairModel(nn.Module):
             for name, parameter in self.trainable().items()
         }
         base = hashlib.sha256((self.base_path / "model.safetensors").read_bytes()).hexdigest()
-        save_file(tensors, path, {"lora_scale": str(self.scale), "base_sha256": base, "labels": "rank,keep"})
+        facts = {
+            "lora_scale": str(self.scale),
+            "base_sha256": base,
+            "labels": ",".join(OUTPUTS),
+            "activation": "sigmoid",
+        }
+        save_file(tensors, path, facts)

@@ -3,10 +3,9 @@
     python -m ctxcomp_eval.train_fusion --data runs/pruner --head runs/pruner/r32/last.safetensors
 
 Weights minimise a listwise loss over all sentences of a question's passages; then a logistic model of the log-odds, and
-of their distance to the question's best, makes the probabilities true. The distance matters: with it 94 % of the
-distractor passages fall under the threshold that keeps 97 % of the evidence, without it 82 %. Each question counts once
-more, with 0.3, without its evidence, so that nothing needs to be kept. Five folds say what was gained; what is written
-is fitted on all. Writes ``ctxcomp/weights/sentence_fusion.json``, ``results/reliability.csv`` and its picture.
+of their standing among the question's, makes the probabilities true. Each question counts once more, with 0.3, without
+its evidence, so that nothing needs to be kept. Five folds say what was gained; what is written is fitted on all.
+Writes ``ctxcomp/weights/sentence_fusion.json``, ``results/reliability.csv`` and its picture.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ from tqdm import tqdm
 
 from ctxcomp import Budget, Passage, Request
 from ctxcomp.candidates import Candidates, candidates
-from ctxcomp.text.sentence_pruner import FUSION, SentencePruner, probabilities
-from ctxcomp.text.sentence_pruner import SIGNALS as MODELS
+from ctxcomp.text.fusion import FUSION, STANDING, probabilities, standing
+from ctxcomp.text.fusion import SIGNALS as MODELS
+from ctxcomp.text.sentence_pruner import SentencePruner
 from ctxcomp.text.signals import cheap_signals, cross_signals
 from ctxcomp_eval import provenance
 from ctxcomp_eval.pruner_data import Group
@@ -44,11 +44,19 @@ NO_ANSWER = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A question's sentences: signals ``[n, signals]``, and 1 for evidence, 0 for none, -1 for neither ``[n]``."""
+    """A question's sentences.
+
+    Parameters
+    ----------
+    signals: ``[n, signals]``.
+    target: 1 for evidence, 0 for none, -1 for neither, ``[n]``.
+    passage: whose each is, ``[n]``.
+    """
 
     group: Group
     signals: Matrix
     target: NDArray[np.int64]
+    passage: NDArray[np.int64]
 
 
 def retrieved(group: Group) -> bool:
@@ -83,7 +91,7 @@ def measure(groups: Sequence[Group], head: Path, seed: int) -> list[Labelled]:
         scores = scorer.score([(group.question, passage.text) for passage in passages])
         cross = np.concatenate([cross_signals(units, p, one) for p, one in enumerate(scores)])
         signals = np.concatenate([cheap_signals([units], encoder)[0], cross], axis=1)
-        found.append(Labelled(group, signals, label(units, order, group)))
+        found.append(Labelled(group, signals, label(units, order, group), units.passage))
     return found
 
 
@@ -152,18 +160,22 @@ def logistic(x: Matrix, target: NDArray[np.int64], weight: Matrix | None = None)
 
 
 def calibrate(data: Sequence[Labelled], logits: Sequence[Matrix]) -> dict[str, float]:
-    """How log-odds and their distance to the request's best become a probability, as `probabilities` reads it."""
+    """How log-odds and their standing in the request become a probability, as `probabilities` reads it."""
     rows, labels, weights = [], [], []
     for one, z in zip(data, logits, strict=True):
-        passage = np.unique(one.signals[:, SIGNALS.index("rank")], return_inverse=True)[1]
-        empty = ~np.isin(passage, passage[one.target == 1])
+        empty = ~np.isin(one.passage, one.passage[one.target == 1])
         for part, weight in ((np.ones(len(z), bool), 1.0), (empty, NO_ANSWER)):
             if part.any():
-                rows.append(np.stack([z[part], z[part] - z[part].max()], axis=1))
+                rows.append(standing(z[part], np.unique(one.passage[part], return_inverse=True)[1]))
                 labels.append(one.target[part])
                 weights.append(np.full(int(part.sum()), weight))
-    (scale, margin), bias = logistic(np.concatenate(rows), np.concatenate(labels), np.concatenate(weights))
-    return {"logit": round(scale, 5), "margin": round(margin, 5), "bias": round(bias, 5)}
+    return calibration(np.concatenate(rows), np.concatenate(labels), np.concatenate(weights))
+
+
+def calibration(rows: Matrix, labels: NDArray[np.int64], weights: Matrix) -> dict[str, float]:
+    """A logistic model of units' standing ``[units, len(STANDING)]``, as the fusion's file holds it."""
+    values, bias = logistic(rows, labels, weights)
+    return {name: round(value, 5) for name, value in zip((*STANDING, "bias"), (*values, bias), strict=True)}
 
 
 def held_out(data: Sequence[Labelled], columns: Sequence[int]) -> list[Matrix]:
@@ -225,7 +237,9 @@ def write(data: Sequence[Labelled], options: argparse.Namespace, columns: Mappin
         stored[name] = {"weights": named, "bias": round(bias, 5), "held_out": found}
         print(name, json.dumps(stored[name]))
     stored["probability"] = calibrate(data, logits)
-    rows = reliability(data, [probabilities(z, stored["probability"]) for z in logits])
+    rows = reliability(
+        data, [probabilities(z, one.passage, stored["probability"]) for one, z in zip(data, logits, strict=True)]
+    )
     options.out.write_text(json.dumps({**stored, "questions": len(data)}, indent=1) + "\n", encoding="utf-8")
     results = provenance.ROOT / "eval" / "results"
     with (results / "reliability.csv").open("w", encoding="utf-8", newline="") as lines:
@@ -245,7 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     groups = [group for group in read_groups(options.data / "dev.jsonl") if retrieved(group)]
     data = measure(groups[: options.limit], options.head, options.seed)
-    write(data, options, {name: [SIGNALS.index(one) for one in own] for name, own in MODELS.items()})
+    first = {name: own for name, own in MODELS.items() if set(own) <= set(SIGNALS)}
+    write(data, options, {name: [SIGNALS.index(one) for one in own] for name, own in first.items()})
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from ctxcomp.encode.load import load_encoder
 from ctxcomp_eval.data import data_dir, read_rows
-from ctxcomp_eval.pruner_data import Group
+from ctxcomp_eval.pruner_data import Group, hop_groups
 from ctxcomp_eval.pruner_model import PairBatch, PairModel
 from ctxcomp_eval.token_head_data import Labelled, qamr, spans
 from ctxcomp_eval.train_token_head import batches
@@ -60,6 +61,9 @@ class Trainer:
         )
         self.log: list[dict[str, float]] = []
         self.pool = ThreadPoolExecutor(options.threads)
+        self.teacher = (
+            load_encoder("minilm", head=options.teacher, threads=options.threads) if options.teacher else None
+        )
         options.out.mkdir(parents=True, exist_ok=True)
 
     def save(self) -> None:
@@ -79,10 +83,10 @@ class Trainer:
         path = self.options.out / "last.pt"
         if not path.is_file():
             if self.options.init:
-                self.model.load_state_dict(torch.load(self.options.init, weights_only=False)["model"], strict=False)
+                self.model.adopt(torch.load(self.options.init, weights_only=False)["model"])
             return
         state = torch.load(path, weights_only=False)
-        self.model.load_state_dict(state["model"], strict=False)
+        self.model.adopt(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.log = state["step"], state["log"]
@@ -92,7 +96,7 @@ class Trainer:
 
         ``questions`` int64 ``[pairs]``: which pairs belong to one question.
         """
-        rank, keep = self.model(batch)
+        rank, keep, _ = self.model(batch)
         sentences = self.model.sentence_logits(batch, keep)
         joint = sentences + rank[batch.pair_of]
         sure = batch.target >= 0
@@ -122,20 +126,33 @@ class Trainer:
         return self._differentiate(self.loss(self.model.batch(pairs, evidence, ignored), questions))
 
     def _differentiate(self, loss: Tensor) -> tuple[float, tuple[Tensor, ...]]:
-        return float(loss.detach()), torch.autograd.grad(loss, list(self.model.trainable().values()))
+        gradients = torch.autograd.grad(
+            loss, list(self.model.trainable().values()), allow_unused=True, materialize_grads=True
+        )
+        return float(loss.detach()), gradients
 
     def free_step(self, texts: Sequence[Labelled]) -> float:
-        """A step without questions: each word's keep logit against how often it is asked about."""
-        pairs = [("", one.text) for one in texts]
-        _, keep = self.model(self.model.batch(pairs, [()] * len(texts), [()] * len(texts)))
+        """A step without questions: each word's logit against how often it is asked about, and against the teacher's.
+
+        The teacher's are probabilities of the same tokens by a head that was trained for nothing else.
+        """
+        pairs = [(None, one.text) for one in texts]
+        *_, word_logits = self.model(self.model.batch(pairs, [()] * len(texts), [()] * len(texts)))
         _, offsets, begins = self.model.encode(pairs)
-        targets, logits = [], []
+        taught = self.teacher.keep_probs([one.text for one in texts]) if self.teacher else None
+        targets, logits, offset, soft = [], [], [], []
         for row, (one, places, begin) in enumerate(zip(texts, offsets, begins, strict=True)):
             first = np.asarray([start for start, _ in one.words])
             word = np.searchsorted(first, [start for start, _ in places], side="right") - 1
             targets.append(torch.tensor(one.targets)[word.clip(0)])
-            logits.append(keep[row, begin : begin + len(places)] + SPAN_OFFSET * (one.source == "span"))
-        loss = binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(targets).float())
+            logits.append(word_logits[row, begin : begin + len(places)])
+            offset.append(torch.full([len(places)], SPAN_OFFSET * (one.source == "span")))
+            if taught is not None:
+                soft.append(torch.from_numpy(taught[row][1][: len(places)]))
+        found = torch.cat(logits)
+        loss = binary_cross_entropy_with_logits(found + torch.cat(offset), torch.cat(targets).float())
+        if soft:
+            loss = loss + binary_cross_entropy_with_logits(found, torch.cat(soft))
         return self._update([self._differentiate(loss)])
 
     def _update(self, parts: Sequence[tuple[float, tuple[Tensor, ...]]]) -> float:
@@ -209,7 +226,7 @@ def evaluate(model: PairModel, groups: Sequence[Group]) -> dict[str, float]:
                 [(group.question, group.passages[i]) for i in part],
                 [group.evidence[i] for i in part], [group.ignored[i] for i in part],
             )  # fmt: skip
-            rank, keep = model(batch)
+            rank, keep, _ = model(batch)
             joint.append(model.sentence_logits(batch, keep) + rank[batch.pair_of])
             target.append(batch.target)
         scores, labels = torch.cat(joint), torch.cat(target)
@@ -232,6 +249,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     parser.add_argument("--data", type=Path, default=Path("runs/pruner"), help="folder with train.jsonl and dev.jsonl")
     parser.add_argument("--out", type=Path, default=Path("runs/pruner/r32"), help="folder of checkpoints and curve")
     parser.add_argument("--init", type=Path, help="last.pt of another run, whose weights training starts from")
+    parser.add_argument("--teacher", type=Path, help="head file that the steps without question learn from too")
+    parser.add_argument("--hops", type=int, default=0, help="rounds over HotpotQA, with evidence behind questions")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--first-layer", type=int, default=0, help="the lowest layer that is adapted")
@@ -256,7 +275,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     free = batches(
         qamr(folder, "train", articles=False), spans(folder, "train", articles=False), 8, options.seed + trainer.step
     )
-    trainer.run(read_groups(options.data / "train.jsonl"), dev[: options.dev], free)
+    train = read_groups(options.data / "train.jsonl")
+    rng = random.Random(options.seed)
+    for _ in range(options.hops):
+        train += hop_groups(folder, rng)
+    trainer.run(train, dev[: options.dev], free)
 
 
 if __name__ == "__main__":

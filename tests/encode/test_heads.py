@@ -105,3 +105,22 @@ def test_bad_heads_are_refused(bert: Path, contriever: Path, tmp_path: Path, run
     save_file({"classifier.weight": np.zeros((2, 31), np.float32), "classifier.bias": np.zeros(2, np.float32)}, wide)
     with pytest.raises(ModelError, match="31"):
         load_encoder(bert, head=wide, runtime=runtime)
+
+
+def test_outputs_that_are_independent_are_each_a_sigmoid(bert: Path, tmp_path: Path) -> None:
+    facts = {"labels": "rank,keep,word", "activation": "sigmoid"}
+    encoder = load_encoder(bert, head=write(tmp_path / "head.safetensors", labels=3, metadata=facts))
+    assert (encoder.labels, encoder.independent) == (("rank", "keep", "word"), True)
+    (logits,) = encoder.token_logits([encoder.with_specials(encoder.tokenize(["some words here"])[0].ids)])
+    for label in range(3):
+        [(_, found)] = encoder.keep_probs(["some words here"], label=label)
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits[1:-1, label])), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [({"labels": "drop,keep"}, "3 outputs, but 2 labels"), ({"activation": "relu"}, "must be softmax or sigmoid")],
+)
+def test_metadata_that_does_not_fit_is_refused(bert: Path, tmp_path: Path, facts: dict[str, str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_encoder(bert, head=write(tmp_path / "head.safetensors", labels=3, metadata=facts))

@@ -208,8 +208,8 @@ def test_loading_is_memoised_and_hashed(bert: Path, head: Path, tmp_path: Path) 
 
 
 def test_errors_say_what_is_allowed(bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has 3 outputs: a pair scorer needs 2"):
-        load_pair_scorer(bert, head=head_file(tmp_path / "three.safetensors", labels=3))
+    with pytest.raises(ModelError, match=r"has 1 output: a pair scorer needs 2"):
+        load_pair_scorer(bert, head=head_file(tmp_path / "one.safetensors", labels=1))
     with pytest.raises(ModelError, match="no head file"):
         load_pair_scorer(bert, head=tmp_path / "absent.safetensors")
     with pytest.raises(ModelError, match=r"BertModel, which scores no pairs: use .* head=FILE"):

@@ -1,14 +1,17 @@
 import argparse
+import gzip
 import itertools
+import json
 import random
 
 import numpy as np
 import pytest
 import torch
 
+from ctxcomp.encode.load import load_encoder
 from ctxcomp.encode.pairs import load_pair_scorer
-from ctxcomp.text.sentence_pruner import probabilities
-from ctxcomp_eval.pruner_data import Group, crop, detokenise, occurrences
+from ctxcomp.text.fusion import probabilities, standing
+from ctxcomp_eval.pruner_data import Group, crop, detokenise, hop_groups, occurrences
 from ctxcomp_eval.pruner_model import PairModel
 from ctxcomp_eval.token_head_data import Labelled
 from ctxcomp_eval.train_fusion import Labelled as Signals
@@ -105,11 +108,51 @@ def test_what_is_saved_scores_the_same_in_the_library(trained):
     found = load_pair_scorer("minilm", head=str(path)).score(pairs)
     batch = trained.model.batch(pairs, [()] * 3, [()] * 3)
     with torch.inference_mode():
-        rank, keep = trained.model(batch)
+        rank, keep, _ = trained.model(batch)
     for row, scores in enumerate(found):
         inside = batch.sentence[row] >= 0
         assert scores.rank == pytest.approx(rank[row].item(), abs=0.15)  # trained in bfloat16
         assert scores.keep == pytest.approx(keep[row][inside].numpy(), abs=0.25)
+
+
+def test_what_is_saved_scores_words_of_texts_read_alone(trained):
+    encoder = load_encoder("minilm", head=trained.options.out / "last.safetensors")
+    ((_, found),) = encoder.keep_probs([TEXT], label=encoder.labels.index("word"))
+    with torch.inference_mode():
+        *_, word = trained.model(trained.model.batch([(None, TEXT)], [()], [()]))
+    assert found == pytest.approx(torch.sigmoid(word[0, 1:-1]).numpy(), abs=0.03)
+
+
+def test_a_run_of_two_outputs_is_gone_on_from(trained):
+    state = {name: parameter.detach() for name, parameter in trained.model.trainable().items()}
+    two = {**state, **{f"classifier.{part}": state[f"classifier.{part}"][:2] for part in ("weight", "bias")}}
+    model = PairModel(rank=4, scale=1.0, first=4)
+    model.adopt(two)
+    for part in ("weight", "bias"):
+        found = model.trainable()[f"classifier.{part}"]
+        assert torch.equal(found, torch.cat([two[f"classifier.{part}"], two[f"classifier.{part}"][1:]]))
+
+
+def test_hops_ask_for_the_other_passage(tmp_path):
+    folder = tmp_path / "qa"
+    folder.mkdir()
+    texts = ("Ada wrote Weir. It won.", "Weir is a town. It has a mill.", "Cheese keeps well.")
+    row = {
+        "question": "Which town?", "answers": ["Weir"],
+        "passages": [
+            {"title": "", "text": text, "support": support}
+            for text, support in zip(texts, ([[0, 15]], [[0, 15]], []), strict=True)
+        ],
+    }  # fmt: skip
+    rows = [json.dumps({**row, "id": str(n)}) for n in range(30)]
+    (folder / "hotpot_train.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    plain, first, second, astray = list(hop_groups(tmp_path, random.Random(0)))[:4]
+    assert (plain.question, plain.passages) == ("Which town?", texts)
+    assert (first.question, first.passages) == ("Which town? Ada wrote Weir.", texts[1:])
+    assert first.evidence == (((0, 15),), ())
+    assert (second.question, second.passages) == ("Which town? Weir is a town.", (texts[0], texts[2]))
+    assert (astray.question, astray.passages) == ("Which town? Cheese keeps well.", texts[:2])
+    assert astray.evidence == (((0, 15),), ((0, 15),))
 
 
 def test_the_fusion_finds_the_signal_that_tells_and_calibrates_it():
@@ -119,7 +162,7 @@ def test_the_fusion_finds_the_signal_that_tells_and_calibrates_it():
         target = np.zeros(30, np.int64)
         target[rng.integers(30)] = 1
         signals = np.stack([rng.normal(size=30), 3.0 * target + rng.normal(size=30)], axis=1)
-        data.append(Signals(GROUP, signals, target))
+        data.append(Signals(GROUP, signals, target, np.arange(30) // 3))
     weights, bias = fit(data, (0, 1))
     assert weights[1] > 5 * abs(weights[0])
     logits = [one.signals @ weights + bias for one in data]
@@ -136,14 +179,18 @@ def test_the_margin_to_the_best_enters_the_probability():
         level = rng.normal() * 3  # of the question: says nothing about its sentences
         target = np.eye(1, 20, 0, dtype=np.int64)[0]
         logits.append(level + 3.0 * target + rng.normal(size=20))
-        rank = np.repeat(np.arange(10.0), 2)
-        signals = np.zeros((20, 7))
-        signals[:, 5] = rank
-        data.append(Signals(GROUP, signals, target))
+        data.append(Signals(GROUP, np.zeros((20, 7)), target, np.arange(20) // 2))
     found = calibrate(data, logits)
     assert found["margin"] > 3 * abs(found["logit"])
-    best = [probabilities(z, found)[0] for z in logits]
-    assert np.mean(best) > 0.3 > np.mean([probabilities(z, found)[1:].mean() for z in logits])
+    likely = [probabilities(z, one.passage, found) for one, z in zip(data, logits, strict=True)]
+    assert np.mean([p[0] for p in likely]) > 0.3 > np.mean([p[1:].mean() for p in likely])
+
+
+def test_where_a_passage_stands_enters_the_probability():
+    found = standing(np.array([1.0, 3.0, 0.0, 2.0, -1.0]), np.array([0, 0, 2, 2, 1]))
+    assert found[:, 1].tolist() == [-2, 0, -3, -1, -4]
+    assert np.expm1(found[:, 2]) == pytest.approx([0, 0, 1, 1, 2])
+    assert standing(np.empty(0), np.empty(0, np.int64)).shape == (0, 3)
 
 
 def test_logistic_regression_recovers_known_coefficients():

@@ -1,10 +1,13 @@
 """The second look: a passage is needed for what the best evidence names, though the question does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ctxcomp import Budget, InputError, Passage, Request, load
 from ctxcomp.candidates import candidates
+from ctxcomp.text.fusion import several_share
 from ctxcomp.text.second_look import (
     SECOND,
     SEVERAL,
@@ -14,7 +17,6 @@ from ctxcomp.text.second_look import (
     several_signals,
     subject,
 )
-from ctxcomp.text.sentence_pruner import several_share
 
 QUERY = "In which county is the village where Mara Ellwood, the author of The Silent Weir, was born?"
 PASSAGES = tuple(
@@ -29,14 +31,11 @@ PASSAGES = tuple(
 
 
 def seen_of(query, passages):
-    """The request as the first look left it, with made-up vectors and the second passage's last unit ahead."""
+    """The request as the first look left it, with the second passage's last unit ahead."""
     units = candidates(Request(query, passages, Budget(keep=1)), "sentence")
-    rng = np.random.default_rng(0)
     logits = -np.arange(len(units), dtype=float)
     logits[3] = 2.0
-    vectors = rng.normal(size=(len(passages) + len(units), 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Seen(units, logits, vectors[: len(passages)], vectors[len(passages) :])
+    return Seen(units, logits)
 
 
 def test_what_the_evidence_names_comes_up():
@@ -90,7 +89,9 @@ def test_signals_are_what_the_docstring_says():
     assert evidence[0] == 3
     assert sorted(int(seen.units.passage[i]) for i in evidence) == [0, 1, 2, 3]
     hops = np.eye(8, dtype=np.float32)[: len(evidence)]
-    signals = second_signals(seen, words, hops)
+    parts = np.random.default_rng(0).normal(size=(len(seen.units), 8)).astype(np.float32)
+    parts /= np.linalg.norm(parts, axis=1, keepdims=True)
+    signals = second_signals(seen, words, parts, hops)
     assert signals.shape == (len(seen.units), len(SECOND))
     column = {name: signals[:, k] for k, name in enumerate(SECOND)}
     assert column["place"].tolist() == [0, 1] * 4
@@ -99,6 +100,25 @@ def test_signals_are_what_the_docstring_says():
     assert column["subject_mentioned"][6] == pytest.approx(1.0)  # "Tarnbeck" is in the best evidence
     assert column["subject_mentioned"][2] < 1.0  # evidence does not count in its own passage
     assert (signals[:, SECOND.index("mentions") :] >= 0).all()
+
+
+def test_there_is_a_second_look_at_what_was_read_alone():
+    method = load("sentence_pruner")
+    stored = tuple(
+        replace(passage, embedding=vector)
+        for passage, vector in zip(PASSAGES, method.load_encoder("none").embed([p.text for p in PASSAGES]), strict=True)
+    )
+    units = candidates(Request(QUERY, stored, Budget(keep=1)), "sentence")
+
+    def scores(use, **options):
+        return load("sentence_pruner", second_look=use, **options).score([units])[0]
+
+    some = {"cross_passages": 3}
+    for options in (some, {"reuse_embeddings": True}, {"reuse_embeddings": True, **some}):
+        changed = units.passage[scores("never", **options) != scores("always", **options)]
+        assert np.unique(changed).size == options.get("cross_passages", 4), options
+    one = (scores(use, cross_passages=1) for use in ("never", "always"))
+    assert np.array_equal(*one), "a passage alone has no evidence elsewhere"
 
 
 def test_questions_of_several_passages_are_told_apart():

@@ -11,7 +11,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from ctxcomp import Budget, InputError, Passage, Request, load
 from ctxcomp.candidates import candidates
 from ctxcomp.encode.pairs import load_pair_scorer
-from ctxcomp.text.sentence_pruner import DEFAULT_HEAD, fused, stored
+from ctxcomp.text.fusion import fused, stored
+from ctxcomp.text.sentence_pruner import DEFAULT_HEAD
 from ctxcomp.text.signals import CHEAP, cheap_signals, cross_signals, standardised
 
 QUERY = "When was the bridge across the Arle opened?"
@@ -51,7 +52,10 @@ def test_scores_are_the_fusion_of_the_documented_signals():
     cross = np.concatenate([cross_signals(units, p, one) for p, one in enumerate(scored)])
     logits = fused("full", np.concatenate([cheap, cross], axis=1))
     c = stored()["probability"]
-    expected = 1 / (1 + np.exp(-(c["logit"] * logits + c["margin"] * (logits - logits.max()) + c["bias"])))
+    best = np.array([logits[units.passage == p].max() for p in range(len(PASSAGES))])
+    place = np.array([(best > best[p]).sum() for p in units.passage])
+    z = c["logit"] * logits + c["margin"] * (logits - logits.max()) + c["place"] * np.log1p(place) + c["bias"]
+    expected = 1 / (1 + np.exp(-z))
     assert method.score([units])[0] == pytest.approx(expected, abs=1e-6)
 
 

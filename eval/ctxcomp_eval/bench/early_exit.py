@@ -30,14 +30,11 @@ from ctxcomp_eval.retention import retained
 KEEPS = (0.05, 0.1, 0.25)
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
-    {"cross_passages": 8},
     {"cross_margin": 5.0},
     {"cross_margin": 4.0},
-    {"cross_margin": 3.0},
+    {"reuse_embeddings": True, "cross_margin": 6.0},
+    {"reuse_embeddings": True, "cross_margin": 5.0},
     {"reuse_embeddings": True, "cross_margin": 4.0},
-    {"reuse_embeddings": True, "cross_margin": 3.0},
-    {"reuse_embeddings": True, "cross_margin": 2.5},
-    {"reuse_embeddings": True, "cross_margin": 2.0},
 )
 
 
