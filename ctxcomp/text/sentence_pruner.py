@@ -158,7 +158,7 @@ class SentencePruner(EncoderOptions, Selector):
             self._look_again(asked, scores)
         if self.redundancy and not self.reuse_embeddings:
             for one in asked:
-                scores[one.n] = less_repeated(scores[one.n], one.look.parts, self.redundancy)
+                scores[one.n] = less_repeated(scores[one.n], one.units.texts, one.look.parts, self.redundancy)
         return scores
 
     def focus(self, units: Candidates, i: int) -> Scores | None:
