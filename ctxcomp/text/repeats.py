@@ -17,21 +17,23 @@ BEST = 512
 """Units whose vectors others are compared with, the best of a request."""
 
 
-def less_repeated(scores: Scores, texts: Sequence[str], vectors: NDArray[np.float32], redundancy: float) -> Scores:
+def less_repeated(
+    scores: Scores, texts: Sequence[str], vectors: NDArray[np.float32] | None, redundancy: float
+) -> Scores:
     """Scores ``[units]``, those of units that repeat a better one multiplied by up to ``exp(-redundancy)``.
 
     Parameters
     ----------
-    vectors: unit vectors ``[units, hidden]``.
+    vectors: unit vectors ``[units, hidden]``; None to compare words alone.
     redundancy: 0 or more; its share in the exponent rises linearly from similarity ``ALIKE`` to 1, and is 1 where the
         words are the same, in the same order.
     """
     order = np.argsort(-scores, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    best = order[:BEST]
-    similarity = np.where(place[best] < place[:, None], vectors @ vectors[best].T, -1.0)
-    nearest = similarity.max(axis=1, initial=-1.0)
+    nearest = np.full(len(order), -1.0)
+    if vectors is not None:
+        place, best = np.argsort(order), order[:BEST]
+        similarity = np.where(place[best] < place[:, None], vectors @ vectors[best].T, -1.0)
+        nearest = similarity.max(axis=1, initial=-1.0)
     seen: set[tuple[str, ...]] = set()
     for i in order.tolist():
         said = tuple(words(texts[i]))

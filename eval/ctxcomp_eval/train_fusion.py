@@ -1,6 +1,6 @@
 """Fit how `sentence_pruner` weighs its signals, and calibrate it: dev questions with 19 BM25 distractors each.
 
-    python -m ctxcomp_eval.train_fusion --data runs/pruner --head runs/pruner/r32/last.safetensors
+    python -m ctxcomp_eval.train_fusion --data runs/pruner --head runs/pruner/third/last.safetensors
 
 Weights minimise a listwise loss over all sentences of a question's passages; then a logistic model of the log-odds, and
 of their standing among the question's, makes the probabilities true. Each question counts once more, with 0.3, without
@@ -241,19 +241,21 @@ def write(data: Sequence[Labelled], options: argparse.Namespace, columns: Mappin
         data, [probabilities(z, one.passage, stored["probability"]) for one, z in zip(data, logits, strict=True)]
     )
     options.out.write_text(json.dumps({**stored, "questions": len(data)}, indent=1) + "\n", encoding="utf-8")
-    results = provenance.ROOT / "eval" / "results"
-    with (results / "reliability.csv").open("w", encoding="utf-8", newline="") as lines:
+    with (options.results / "reliability.csv").open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    draw(rows, results / "reliability.png")
+    draw(rows, options.results / "reliability.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("runs/pruner"), help="folder with dev.jsonl")
-    parser.add_argument("--head", type=Path, default=Path("runs/pruner/r32/last.safetensors"))
+    parser.add_argument("--head", type=Path, default=Path("runs/pruner/third/last.safetensors"))
     parser.add_argument("--out", type=Path, default=FUSION)
+    parser.add_argument(
+        "--results", type=Path, default=provenance.ROOT / "eval" / "results", help="folder of the curve"
+    )
     parser.add_argument("--limit", type=int, default=450, help="questions")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Fit `sentence_pruner`'s second look: whether a question needs several passages, and what counts if it does.
 
-    python -m ctxcomp_eval.train_second_look --data runs/pruner --head runs/pruner/dense/last.safetensors
+    python -m ctxcomp_eval.train_second_look --data runs/pruner --head runs/pruner/third/last.safetensors
 
 The gate tells HotpotQA's dev questions from the dev questions of one passage that ``train_fusion`` fits on; the adapter
 has seen neither. The units' weights minimise the same listwise loss as there, on HotpotQA's questions and, counted by
@@ -134,7 +134,7 @@ def held_out(one: Measured, more: Measured) -> dict[str, dict[str, float]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("runs/pruner"), help="folder with dev.jsonl")
-    parser.add_argument("--head", type=Path, default=Path("runs/pruner/dense/last.safetensors"))
+    parser.add_argument("--head", type=Path, default=Path("runs/pruner/third/last.safetensors"))
     parser.add_argument("--out", type=Path, default=FUSION)
     parser.add_argument("--limit", type=int, default=450, help="questions of one passage")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,6 +24,8 @@ def test_only_repeats_lose_and_the_best_never(n, seed, redundancy):
         nearest = max((1.0 if texts[i] and texts[i] == texts[j] else float(alike[i, j]) for j in ahead), default=-1.0)
         expected = scores[i] * np.exp(-redundancy * max(nearest - ALIKE, 0) / (1 - ALIKE))
         assert less[i] == pytest.approx(expected, rel=1e-4)
+    told = [text for text in texts if text]
+    assert sum(less_repeated(scores, texts, None, 1.0) < scores) == len(told) - len(set(told))
 
 
 def test_a_fact_that_two_chunks_share_counts_once():

@@ -31,8 +31,6 @@ KEEPS = (0.05, 0.1, 0.25)
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"cross_margin": 5.0},
-    {"cross_margin": 4.0},
-    {"reuse_embeddings": True, "cross_margin": 6.0},
     {"reuse_embeddings": True, "cross_margin": 5.0},
     {"reuse_embeddings": True, "cross_margin": 4.0},
 )
@@ -71,7 +69,7 @@ def measure(examples: Sequence[data.Example], passages: Sequence[tuple[Passage, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS / "early_exit.csv")
     options = parser.parse_args(arguments)
     examples = [e for e in data.load("nq20", options.questions) if retained(e.answers, e.context)]
