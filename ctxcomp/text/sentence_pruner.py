@@ -145,12 +145,15 @@ class SentencePruner(EncoderOptions, Selector):
         """The probability in [0, 1] that each unit is needed."""
         if self.head_source() == "none":
             return self._published(batch)
+        scores = [np.empty(0) if units.query.strip() else self._alone(units) for units in batch]
         places = [n for n, units in enumerate(batch) if units.query.strip()]
-        looks = dict(zip(places, self._first([batch[n] for n in places]), strict=True))
-        read = [self._read(units, looks.get(n)) for n, units in enumerate(batch)]
-        cross = self._cross(list(zip(batch, read, strict=True)))
-        scores = [sigmoid(own[:, CROSS.index("keep")]) for own in cross]
-        asked = [self._ask(n, batch[n], one, read[n], cross[n]) for n, one in looks.items()]
+        looks = self._first([batch[n] for n in places])
+        read = [self._read(batch[n], one) for n, one in zip(places, looks, strict=True)]
+        cross = self._cross([(batch[n], own) for n, own in zip(places, read, strict=True)])
+        asked = [
+            self._ask(n, batch[n], one, passages, own)
+            for n, one, passages, own in zip(places, looks, read, cross, strict=True)
+        ]
         for one in asked:
             scores[one.n] = probabilities(one.logits, one.units.passage, stored()["probability"])
         if self.second_look != "never":
@@ -192,11 +195,17 @@ class SentencePruner(EncoderOptions, Selector):
     def _stage(self) -> FusionName:
         return "stored" if self.reuse_embeddings else "cheap"
 
-    def _read(self, units: Candidates, seen: Look | None) -> list[int]:
+    def _alone(self, units: Candidates) -> Scores:
+        """Without a query: how much the words of each unit are worth on average, whatever the question."""
+        encoder = self.load_encoder()
+        label = encoder.labels.index("word") if "word" in encoder.labels else 1
+        found = encoder.keep_probs([passage.text for passage in units.passages], label=label)
+        means = [unit_means(units, p, worth, offsets) for p, (offsets, worth) in enumerate(found)]
+        return np.concatenate([np.empty(0), *means])
+
+    def _read(self, units: Candidates, seen: Look) -> list[int]:
         """The passages that the cross-encoder reads."""
         count = len(units.passages)
-        if seen is None:
-            return list(range(count))
         best = np.full(count, -np.inf)
         np.maximum.at(best, units.passage, fused(self._stage, seen.signals))
         order = np.argsort(-best, kind="stable")[: self.cross_passages or count]

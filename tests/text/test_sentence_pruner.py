@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ctxcomp import Budget, InputError, Passage, Request, load
 from ctxcomp.candidates import candidates
+from ctxcomp.encode.load import load_encoder
 from ctxcomp.encode.pairs import load_pair_scorer
 from ctxcomp.text.fusion import fused, stored
 from ctxcomp.text.sentence_pruner import DEFAULT_HEAD
@@ -132,11 +133,19 @@ def test_unknown_retriever_scores_count_as_average():
     assert of(1.0, None, 3.0) == pytest.approx([-1, 0, 1])
 
 
-def test_without_a_query_the_keep_output_alone_decides():
+def test_without_a_query_the_words_worth_decides():
     units = candidates(Request("", tuple(PASSAGES), Budget(keep=1)), "sentence")
-    scored = load_pair_scorer("minilm", head=str(DEFAULT_HEAD)).score([("", p.text) for p in PASSAGES])
-    keep = np.concatenate([cross_signals(units, p, one)[:, 1] for p, one in enumerate(scored)])
-    assert load("sentence_pruner").score([units])[0] == pytest.approx(1 / (1 + np.exp(-keep)))
+    encoder = load_encoder("minilm", head=DEFAULT_HEAD)
+    (scores,) = load("sentence_pruner").score([units])
+    found = encoder.keep_probs([p.text for p in PASSAGES], label=encoder.labels.index("word"))
+    for i, score in enumerate(scores):
+        offsets, worth = found[units.passage[i]]
+        inside = (offsets[:, 0] >= units.start[i]) & (offsets[:, 1] <= units.end[i])
+        assert score == pytest.approx(worth[inside].mean(), abs=1e-6)
+    one = load("token_pruner", head="sentence_pruner", phrases=False)
+    words = candidates(Request("", tuple(PASSAGES), Budget(keep=1)), "word")
+    assert one.score([words])[0].max() == pytest.approx(max(worth.max() for _, worth in found), abs=0.2)
+    assert one.load_encoder() is load("sentence_pruner").load_encoder(), "the weights are in memory twice"
 
 
 def test_requests_with_and_without_a_query_share_a_batch():
