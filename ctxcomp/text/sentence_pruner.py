@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 DEFAULT_HEAD = FUSION.with_name("sentence_pruner.safetensors")
 SELDOM = 0.02
 """A question that is less likely to need several passages gets no second look."""
+MANY = 40
+"""Nor does a request of more passages: it was fitted on 10 to 20. Long documents in chunks, of which one question wants
+many, looked to it like questions of several passages, and their evidence is not linked as it knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +99,12 @@ class SentencePruner(EncoderOptions, Selector):
         within this of the request's best; None for all. With 4 about 43 % of 20 passages are read and a call
         takes two thirds of the time; on nq20 it costs 1 to 1.7 points of answer retention (with whole sentences and one
         look), and questions that need two passages lose the second one more easily (19 % of them on dev).
-    redundancy: a unit that says the same as a better one has its probability multiplied by up to exp(-redundancy);
-        0 for no such loss. With ``reuse_embeddings``, where units have no vectors, only the same words say the same.
+    redundancy: a unit with the same words as a better one, as where chunks overlap, has its probability multiplied by
+        exp(-redundancy); 0 for no such loss.
     reuse_embeddings: take ``Passage.embedding`` as the passage's vector, so that with an early exit the passages that
         are not read cost nothing; only right when the retriever's model is ``model``.
     second_look: weigh the units once more with the best of them as evidence, for questions that need several passages:
-        "auto" by how likely the question is one of those, "always" or "never". It sees the passages that were read.
+        "auto" by how likely the question is one of those, "always" or "never". It sees the passages that were read, if they are 2 to 40.
     cut: the first sentence that does not fit is cut to the stretch whose tokens the cross-encoder would keep; False for
         whole sentences only.
     min_score: the least probability that is kept. On nq20 0.003 keeps 98 % of the answers in 9 % of the tokens.
@@ -160,8 +163,7 @@ class SentencePruner(EncoderOptions, Selector):
             self._look_again(asked, scores)
         if self.redundancy:
             for one in asked:
-                parts = None if self.reuse_embeddings else one.look.parts
-                scores[one.n] = less_repeated(scores[one.n], one.units.texts, parts, self.redundancy)
+                scores[one.n] = less_repeated(scores[one.n], one.units.texts, self.redundancy)
         return scores
 
     def focus(self, units: Candidates, i: int) -> Scores | None:
@@ -233,7 +235,7 @@ class SentencePruner(EncoderOptions, Selector):
         The means are geometric: what one look finds irrelevant stays so. With arithmetic ones a threshold that kept
         97 % of the evidence of dev questions of one passage removed 92.7 % of their distractors, with these 93.9 %.
         """
-        again = [one for one in asked if len(one.read) > 1 and self._several(one) >= SELDOM]
+        again = [one for one in asked if 1 < len(one.read) <= MANY and self._several(one) >= SELDOM]
         if not again:
             return
         asks = [[f"{one.units.query} {one.seen.units.texts[i]}" for i in one.seen.evidence()] for one in again]

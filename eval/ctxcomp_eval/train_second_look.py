@@ -44,7 +44,7 @@ def measure(groups: Sequence[Group], pruner: SentencePruner, seed: int) -> Measu
     found, gates = [], []
     for group in tqdm(groups, desc="signals"):
         order = rng.sample(range(len(group.passages)), len(group.passages))
-        scores = [group.scores[i] if group.source != "hotpot" else None for i in order]
+        scores = [group.scores[i] if any(group.scores) else None for i in order]
         passages = tuple(Passage(group.passages[i], score=score) for i, score in zip(order, scores, strict=True))
         units = candidates(Request(group.question, passages, Budget(keep=1)), "sentence")
         read = scorer.score([(group.question, passage.text) for passage in passages])
