@@ -104,7 +104,8 @@ class SentencePruner(EncoderOptions, Selector):
     reuse_embeddings: take ``Passage.embedding`` as the passage's vector, so that with an early exit the passages that
         are not read cost nothing; only right when the retriever's model is ``model``.
     second_look: weigh the units once more with the best of them as evidence, for questions that need several passages:
-        "auto" by how likely the question is one of those, "always" or "never". It sees the passages that were read, if they are 2 to 40.
+        "auto" by how likely the question is one of those, "always" or "never". It sees the passages that were read, if
+        they are 2 to 40.
     cut: the first sentence that does not fit is cut to the stretch whose tokens the cross-encoder would keep; False for
         whole sentences only.
     min_score: the least probability that is kept. On nq20 0.003 keeps 98 % of the answers in 9 % of the tokens.
