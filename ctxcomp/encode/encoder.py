@@ -71,6 +71,10 @@ class Encoder:
     labels: tuple[str, ...] = ()
     independent: bool = False
 
+    def label_of(self, *names: str) -> int:
+        """The output that the head's file calls by the first of these names that it knows; 1 where it knows none."""
+        return next((self.labels.index(name) for name in names if name in self.labels), 1)
+
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids and character offsets of whole texts, without specials."""
         return tokenize(self.tokenizer, texts)

@@ -63,7 +63,7 @@ class Asked:
     cross: Matrix
     logits: Scores
 
-    @property
+    @cached_property
     def rows(self) -> NDArray[np.bool_]:
         """Which units are of passages that were read."""
         return np.isin(self.units.passage, self.read)
@@ -77,6 +77,11 @@ class Asked:
     def words(self) -> Vocabulary:
         """The words of these."""
         return Vocabulary(self.seen.units)
+
+    @cached_property
+    def several(self) -> float:
+        """How likely it needs several passages, in [0, 1]."""
+        return several_share(self.seen, self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +154,9 @@ class SentencePruner(EncoderOptions, Selector):
         """The probability in [0, 1] that each unit is needed."""
         if self.head_source() == "none":
             return self._published(batch)
-        scores = [np.empty(0) if units.query.strip() else self._alone(units) for units in batch]
         places = [n for n, units in enumerate(batch) if units.query.strip()]
+        alone = iter(self._alone([units for units in batch if not units.query.strip()]))
+        scores = [np.empty(0) if units.query.strip() else next(alone) for units in batch]
         looks = self._first([batch[n] for n in places])
         read = [self._read(batch[n], one) for n, one in zip(places, looks, strict=True)]
         cross = self._cross([(batch[n], own) for n, own in zip(places, read, strict=True)])
@@ -198,13 +204,19 @@ class SentencePruner(EncoderOptions, Selector):
     def _stage(self) -> FusionName:
         return "stored" if self.reuse_embeddings else "cheap"
 
-    def _alone(self, units: Candidates) -> Scores:
+    def _alone(self, batch: Sequence[Candidates]) -> list[Scores]:
         """Without a query: how much the words of each unit are worth on average, whatever the question."""
+        if not batch:
+            return []
         encoder = self.load_encoder()
-        label = encoder.labels.index("word") if "word" in encoder.labels else 1
-        found = encoder.keep_probs([passage.text for passage in units.passages], label=label)
-        means = [unit_means(units, p, worth, offsets) for p, (offsets, worth) in enumerate(found)]
-        return np.concatenate([np.empty(0), *means])
+        texts = [passage.text for units in batch for passage in units.passages]
+        found = iter(encoder.keep_probs(texts, label=encoder.label_of("word", "keep")))
+        scores = []
+        for units in batch:
+            own = [next(found) for _ in units.passages]
+            means = [unit_means(units, p, worth, offsets) for p, (offsets, worth) in enumerate(own)]
+            scores.append(np.concatenate([np.empty(0), *means]))
+        return scores
 
     def _read(self, units: Candidates, seen: Look) -> list[int]:
         """The passages that the cross-encoder reads."""
@@ -236,7 +248,8 @@ class SentencePruner(EncoderOptions, Selector):
         The means are geometric: what one look finds irrelevant stays so. With arithmetic ones a threshold that kept
         97 % of the evidence of dev questions of one passage removed 92.7 % of their distractors, with these 93.9 %.
         """
-        again = [one for one in asked if 1 < len(one.read) <= MANY and self._several(one) >= SELDOM]
+        always = self.second_look == "always"
+        again = [one for one in asked if 1 < len(one.read) <= MANY and (always or one.several >= SELDOM)]
         if not again:
             return
         asks = [[f"{one.units.query} {one.seen.units.texts[i]}" for i in one.seen.evidence()] for one in again]
@@ -247,11 +260,8 @@ class SentencePruner(EncoderOptions, Selector):
             similarity = (parts @ one.look.query)[:, None]
             logits = fused("second", np.concatenate([known, similarity, one.cross, linked], axis=1))
             second = probabilities(logits, one.seen.units.passage, stored()["probability_second"])
-            several = self._several(one)
+            several = 1.0 if always else one.several
             scores[one.n][one.rows] = scores[one.n][one.rows] ** (1 - several) * second**several
-
-    def _several(self, one: Asked) -> float:
-        return 1.0 if self.second_look == "always" else several_share(one.seen, one.words)
 
     def _parts(self, wanted: Sequence[Asked]) -> list[Vectors]:
         """The vectors of the units that were read, embedded now where those of the passages were stored."""

@@ -87,8 +87,7 @@ class TokenPruner(EncoderOptions, Selector):
         """The keep probability of each unit, from one pass over the passages of all requests."""
         texts = list(dict.fromkeys(p.text for units in batch for p in units.passages))
         encoder = self.load_encoder()
-        named = [encoder.labels.index(name) for name in ("word", "keep") if name in encoder.labels]
-        label = next(iter(named), 1) if self.label is None else self.label
+        label = encoder.label_of("word", "keep") if self.label is None else self.label
         by_text = dict(zip(texts, encoder.keep_probs(texts, label=label), strict=True))
         return [self._score(units, by_text) for units in batch]
 
